@@ -1,0 +1,1 @@
+"""The depth server and its tools."""

@@ -1,0 +1,1 @@
+"""Reproducible measurements of the parts, each against a yardstick of the same run."""

@@ -1,0 +1,1 @@
+"""The client side: what connects to a depth server."""

@@ -1,0 +1,1 @@
+"""From changed books to the messages each subscriber receives."""
