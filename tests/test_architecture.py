@@ -21,7 +21,7 @@ ROOMS = [
 """Rooms of market_depth: a room imports itself and those of earlier rows."""
 
 PROTOCOL = [
-    {"instrument", "errors"},
+    {"instrument", "timestamp", "errors"},
     {"events"},
     {"messages"},
     {"codecs", "checksum"},

@@ -1,0 +1,150 @@
+"""Messages to bytes and back: JSON, one object a text frame.
+
+A `MarketData` frame is made of two parts, because one book goes to many streams: `market_data_body` is everything
+that the streams of one (symbol, data type, depth) share, `market_data_head` holds a stream's id and goes before it.
+"""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from protocol.errors import BadRequest
+from protocol.instrument import Instrument
+from protocol.messages import (
+    CLIENT_MESSAGE,
+    SERVER_MESSAGE,
+    Error,
+    HeartBeat,
+    MarketData,
+    Ping,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
+from protocol.timestamp import NS_PER_MS, timestamp_text, timestamp_texts
+
+RESTING_ORDER = np.dtype([("order_id", "<u8"), ("price", "<i8"), ("size", "<u8"), ("ts_event", "<u8")])
+"""One order as a book's view gives it: price in 1e-9, size in lots, ns since the epoch."""
+
+
+def decode_request(data: str | bytes) -> Subscribe | Unsubscribe | Ping:
+    """The request in a text frame.
+
+    Raises: BadRequest, whose message names the field, with the frame's stream id where it could be read.
+    """
+    if isinstance(data, bytes):
+        raise BadRequest("a binary frame: requests are JSON text")
+    try:
+        content = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadRequest("not a JSON object")
+    try:
+        return CLIENT_MESSAGE.validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadRequest(_explain(first), _stream_id_of(content)) from None
+
+
+def _explain(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "union_tag_not_found":
+            return "type: the field is missing"
+        case "union_tag_invalid":
+            return f"type: must be one of {error['ctx']['expected_tags']}"
+        case "missing":
+            explanation = "the field is missing"
+        case "value_error":
+            explanation = str(error["ctx"]["error"])
+        case _:
+            explanation = error["msg"]
+    # The first part of a location is the message's type, which the client knows.
+    field = ".".join(str(part) for part in error["loc"][1:])
+    return f"{field}: {explanation}"
+
+
+def _stream_id_of(content: dict[str, Any]) -> str | None:
+    try:
+        return Unsubscribe(stream_id=content["stream_id"]).stream_id
+    except (KeyError, ValidationError):
+        return None
+
+
+def encode(message: HeartBeat | Subscribed | Unsubscribed | Error) -> bytes:
+    """The message as UTF-8 JSON. `MarketData` has an encoder of its own."""
+    return message.model_dump_json().encode()
+
+
+def decode_answer(data: str | bytes) -> HeartBeat | Subscribed | Unsubscribed | MarketData | Error:
+    """What a server sent, with exact decimal prices.
+
+    Raises: ValueError when it is no message of the protocol.
+    """
+    return SERVER_MESSAGE.validate_python(json.loads(data, parse_float=Decimal))
+
+
+def market_data_body(symbol: str, sequence: int, timestamp_ns: int, data: str) -> bytes:
+    """Everything in a `MarketData` frame after its stream id; `data` is the book as JSON text."""
+    timestamp = timestamp_text(timestamp_ns)
+    return (
+        f',"symbol":{json.dumps(symbol, ensure_ascii=False)},"sequence":{sequence},"timestamp":"{timestamp}","data":{data}}}'
+    ).encode()
+
+
+def market_data_head(stream_id: str) -> bytes:
+    """The beginning of every `MarketData` frame of one stream; a body goes after it."""
+    return f'{{"type":"MarketData","stream_id":{json.dumps(stream_id, ensure_ascii=False)}'.encode()
+
+
+def price_levels_text(
+    instrument: Instrument, bids: npt.NDArray[np.int64], asks: npt.NDArray[np.int64]
+) -> str:
+    """A book by price level as JSON text.
+
+    Takes: bids and asks, shape (n, 3), best first: price (1e-9), size (lots), count (orders).
+    """
+
+    def levels(side: npt.NDArray[np.int64]) -> str:
+        price_text, quantity_text = instrument.price_text, instrument.quantity_text
+        rows = side.tolist()
+        totals = accumulate(size for _, size, _ in rows)
+        return ",".join(
+            f'{{"price":{price_text(price)},"quantity":{quantity_text(size)},'
+            f'"order_count":{count},"total_quantity":{quantity_text(total)}}}'
+            for (price, size, count), total in zip(rows, totals, strict=True)
+        )
+
+    return f'{{"format":"MBP","bids":[{levels(bids)}],"asks":[{levels(asks)}]}}'
+
+
+def resting_orders_text(
+    instrument: Instrument, bids: npt.NDArray[np.void], asks: npt.NDArray[np.void], now_ns: int
+) -> str:
+    """A book by order as JSON text; an order's age is counted up to `now_ns`.
+
+    Takes: bids and asks, rows of RESTING_ORDER, best price first, inside a level in queue order.
+    """
+
+    def orders(side: npt.NDArray[np.void], name: str) -> str:
+        price_text, quantity_text = instrument.price_text, instrument.quantity_text
+        columns: Sequence[list[int]] = [
+            side[field].tolist() for field in ("order_id", "price", "size", "ts_event")
+        ]
+        return ",".join(
+            f'{{"order_id":"{order_id}","price":{price_text(price)},"quantity":{quantity_text(size)},'
+            f'"side":"{name}","timestamp":"{timestamp}","age_ms":{max(0, now_ns - ts_event) // NS_PER_MS}}}'
+            for order_id, price, size, ts_event, timestamp in zip(
+                *columns, timestamp_texts(side["ts_event"]), strict=True
+            )
+        )
+
+    return f'{{"format":"MBO","bids":[{orders(bids, "Bid")}],"asks":[{orders(asks, "Ask")}]}}'

@@ -1,0 +1,167 @@
+"""Every message of the protocol as a pydantic model: what clients send, and what the server answers.
+
+`ClientMessage` and `ServerMessage` are unions tagged by `type`. The models check what comes from outside and are
+the source of the schemas; `MarketData` frames leave through `protocol.codecs`, which writes the same text faster.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, TypeAdapter
+
+from protocol.timestamp import is_timestamp
+
+MAX_LEVELS = 1000
+DEFAULT_LEVELS = 20
+
+DataType = Literal["MBO", "MBP"]
+DATA_TYPES: tuple[DataType, ...] = ("MBO", "MBP")
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters")
+    return text
+
+
+def _rfc3339(text: str) -> str:
+    if not is_timestamp(text):
+        raise ValueError("must be an RFC 3339 date-time such as 2026-11-20T16:41:03Z")
+    return text
+
+
+StreamId = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, strict=True), AfterValidator(_printable)
+]
+Symbol = Annotated[str, StringConstraints(min_length=1, max_length=64, strict=True)]
+Timestamp = Annotated[str, StringConstraints(strict=True), AfterValidator(_rfc3339)]
+
+
+class Message(BaseModel):
+    """One frame. Unknown fields are ignored, so that either side may learn new ones first."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+# Client → server
+
+
+class Subscribe(Message):
+    """Start a stream of one symbol's book under an id of the client's choice."""
+
+    type: Literal["Subscribe"] = "Subscribe"
+    stream_id: StreamId
+    symbol: Symbol
+    data_type: DataType
+    max_levels: Annotated[StrictInt, Field(ge=1, le=MAX_LEVELS)] = DEFAULT_LEVELS
+
+
+class Unsubscribe(Message):
+    """End a stream."""
+
+    type: Literal["Unsubscribe"] = "Unsubscribe"
+    stream_id: StreamId
+
+
+class Ping(Message):
+    """Ask for a `HeartBeat` now."""
+
+    type: Literal["Ping"] = "Ping"
+    timestamp: Timestamp
+
+
+ClientMessage = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
+CLIENT_MESSAGE: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(ClientMessage)
+
+
+# Server → client
+
+
+class HeartBeat(Message):
+    """The server's clock: on connect, every 30 s, and as the answer to a `Ping`."""
+
+    type: Literal["HeartBeat"] = "HeartBeat"
+    timestamp: str
+
+
+class Subscribed(Message):
+    """The stream is live; its first `MarketData` follows."""
+
+    type: Literal["Subscribed"] = "Subscribed"
+    stream_id: str
+    symbol: str
+    data_type: DataType
+
+
+class Unsubscribed(Message):
+    """The stream has ended; no frame of it follows."""
+
+    type: Literal["Unsubscribed"] = "Unsubscribed"
+    stream_id: str
+
+
+class Error(Message):
+    """A request was refused; `protocol.errors` has the codes."""
+
+    type: Literal["Error"] = "Error"
+    code: int
+    message: str
+    stream_id: str | None = None
+
+
+class PriceLevel(Message):
+    """All orders at one price. `total_quantity` adds up from the best level to this one."""
+
+    price: Decimal
+    quantity: Decimal
+    order_count: int
+    total_quantity: Decimal
+
+
+class RestingOrder(Message):
+    """One order in the queue of its price level."""
+
+    order_id: str
+    price: Decimal
+    quantity: Decimal
+    side: Literal["Bid", "Ask"]
+    timestamp: str
+    age_ms: int
+
+
+class PriceLevels(Message):
+    """A book by price level, best level first on both sides."""
+
+    format: Literal["MBP"] = "MBP"
+    bids: list[PriceLevel]
+    asks: list[PriceLevel]
+
+
+class RestingOrders(Message):
+    """A book by order: best price first, inside a level in queue order."""
+
+    format: Literal["MBO"] = "MBO"
+    bids: list[RestingOrder]
+    asks: list[RestingOrder]
+
+
+class MarketData(Message):
+    """A full snapshot of a book to the depth that the stream asked for.
+
+    `timestamp` is the market's time: now for a simulated or live market, the recorded time for a replayed one.
+    """
+
+    type: Literal["MarketData"] = "MarketData"
+    stream_id: str
+    symbol: str
+    sequence: int
+    timestamp: str
+    data: Annotated[PriceLevels | RestingOrders, Field(discriminator="format")]
+
+
+ServerMessage = Annotated[
+    HeartBeat | Subscribed | Unsubscribed | MarketData | Error, Field(discriminator="type")
+]
+SERVER_MESSAGE: TypeAdapter[HeartBeat | Subscribed | Unsubscribed | MarketData | Error] = TypeAdapter(
+    ServerMessage
+)

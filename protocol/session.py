@@ -1,0 +1,189 @@
+"""The server side of one connection, as plain rules: a frame in, the answer and the change of streams out.
+
+States: open, then shutting down (for good). While open, each request is answered by exactly one message:
+
+    Subscribe    Subscribed, and a stream starts     or Error 400, 404, 409, 422, 429
+    Unsubscribe  Unsubscribed, and a stream ends     or Error 400, 404, 429
+    Ping         HeartBeat                           or Error 400, 429
+    other        Error 400, 413, 429
+
+While shutting down everything is answered by Error 503. What is on the way to a client when its stream ends is the caller's:
+it drops those frames before it sends `Unsubscribed`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from protocol.codecs import decode_request
+from protocol.errors import (
+    CloseCode,
+    MessageTooBig,
+    NotServed,
+    ProtocolError,
+    ShuttingDown,
+    StreamInUse,
+    TooManyMessages,
+    TooManyStreams,
+    UnknownStream,
+    UnknownSymbol,
+)
+from protocol.messages import (
+    DataType,
+    Error,
+    HeartBeat,
+    Ping,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
+from protocol.timestamp import timestamp_text
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may ask of the server."""
+
+    max_message_bytes: int = 64 * 1024
+    max_streams: int = 256
+    messages_per_s: float = 50
+    message_burst: int = 100
+    refusals_per_s: float = 10
+    """A client that goes on over the rate is let go: after `refusal_burst` refusals, less this many a second."""
+    refusal_burst: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One stream of a connection: whose book it shows, how, and how deep."""
+
+    stream_id: str
+    symbol: str
+    data_type: DataType
+    max_levels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one frame leads to: a message back, at most one change of streams, and perhaps the end."""
+
+    message: HeartBeat | Subscribed | Unsubscribed | Error
+    started: Subscription | None = None
+    stopped: Subscription | None = None
+    close_code: CloseCode | None = None
+
+
+class Session:
+    """One connection's streams and limits.
+
+    `served` says which data types each symbol has. Times come in: `now` in seconds of a clock that never goes
+    back, `wall_ns` in nanoseconds since the epoch.
+    """
+
+    def __init__(self, served: Mapping[str, Collection[DataType]], limits: Limits, now: float) -> None:
+        self._served = served
+        self._limits = limits
+        self._messages = _TokenBucket(limits.messages_per_s, limits.message_burst, now)
+        self._refusals = _TokenBucket(limits.refusals_per_s, limits.refusal_burst, now)
+        self._streams: dict[str, Subscription] = {}
+        self._is_shutting_down = False
+
+    @property
+    def streams(self) -> Mapping[str, Subscription]:
+        """The live streams by id."""
+        return self._streams
+
+    def heartbeat(self, wall_ns: int) -> HeartBeat:
+        """The message to send on connect and every heartbeat interval."""
+        return HeartBeat(timestamp=timestamp_text(wall_ns))
+
+    def receive(self, data: str | bytes, now: float, wall_ns: int) -> Answer:
+        """The answer to one WebSocket message: text as `str`, binary as `bytes`."""
+        try:
+            self._check_limits(data, now)
+            return self._answer(decode_request(data), wall_ns)
+        except ProtocolError as error:
+            return Answer(error_frame(error), close_code=self._close_code_after(error, now))
+
+    def shut_down(self) -> Error:
+        """Refuse every further request. Returns: the message that tells the client so."""
+        self._is_shutting_down = True
+        return error_frame(ShuttingDown())
+
+    def _check_limits(self, data: str | bytes, now: float) -> None:
+        if self._is_shutting_down:
+            raise ShuttingDown
+        # The limit is bytes on the wire; a character of a text takes up to four of them.
+        size = len(data)
+        if isinstance(data, str) and size * 4 > self._limits.max_message_bytes:
+            size = len(data.encode())
+        if size > self._limits.max_message_bytes:
+            raise MessageTooBig(self._limits.max_message_bytes)
+        if not self._messages.take(now):
+            raise TooManyMessages(self._limits.messages_per_s, self._limits.message_burst)
+
+    def _answer(self, request: Subscribe | Unsubscribe | Ping, wall_ns: int) -> Answer:
+        match request:
+            case Subscribe():
+                return self._subscribe(request)
+            case Unsubscribe(stream_id=stream_id):
+                stopped = self._streams.pop(stream_id, None)
+                if stopped is None:
+                    raise UnknownStream(stream_id)
+                return Answer(Unsubscribed(stream_id=stream_id), stopped=stopped)
+            case Ping():
+                return Answer(self.heartbeat(wall_ns))
+            case _:
+                assert_never(request)
+
+    def _subscribe(self, request: Subscribe) -> Answer:
+        stream_id, symbol, data_type = request.stream_id, request.symbol, request.data_type
+        if stream_id in self._streams:
+            raise StreamInUse(stream_id)
+        if symbol not in self._served:
+            raise UnknownSymbol(symbol, self._served.keys(), stream_id)
+        if data_type not in self._served[symbol]:
+            raise NotServed(symbol, data_type, stream_id)
+        if len(self._streams) >= self._limits.max_streams:
+            raise TooManyStreams(self._limits.max_streams, stream_id)
+        subscription = Subscription(stream_id, symbol, data_type, request.max_levels)
+        self._streams[stream_id] = subscription
+        return Answer(
+            Subscribed(stream_id=stream_id, symbol=symbol, data_type=data_type), started=subscription
+        )
+
+    def _close_code_after(self, error: ProtocolError, now: float) -> CloseCode | None:
+        match error:
+            case MessageTooBig():
+                return CloseCode.MESSAGE_TOO_BIG
+            case TooManyMessages() if not self._refusals.take(now):
+                return CloseCode.POLICY_VIOLATION
+            case _:
+                return None
+
+
+def error_frame(error: ProtocolError) -> Error:
+    """The `Error` message that tells a client of `error`."""
+    return Error(code=error.code, message=str(error), stream_id=error.stream_id)
+
+
+class _TokenBucket:
+    """Allows `burst` at once and `rate` a second in the long run."""
+
+    __slots__ = ("_burst", "_rate", "_tokens", "_updated")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = self._burst
+        self._updated = now
+
+    def take(self, now: float) -> bool:
+        """Whether one more is allowed; if so, it is counted."""
+        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

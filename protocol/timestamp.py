@@ -1,0 +1,43 @@
+"""Nanoseconds since the epoch as RFC 3339 text: UTC, microseconds, `Z`."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MAX_NS = 2**63 - 1
+"""DBN's undefined timestamp is 2**64 - 1; such a time is shown as the last one numpy can hold, in 2262."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def timestamp_text(ns: int) -> str:
+    """`ns` as text cut to whole microseconds, e.g. `"2026-11-20T16:41:03.000250Z"`."""
+    moment = _EPOCH + timedelta(microseconds=min(ns, _MAX_NS) // NS_PER_US)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z"
+
+
+def timestamp_texts(ns: npt.NDArray[np.uint64]) -> Iterator[str]:
+    """The same for an array, several times faster than one by one."""
+    microseconds = np.minimum(ns, np.uint64(_MAX_NS)) // np.uint64(NS_PER_US)
+    for text in np.datetime_as_string(microseconds.astype("datetime64[us]")).tolist():
+        yield f"{text}Z"
+
+
+def is_timestamp(text: str) -> bool:
+    """Whether `text` is an RFC 3339 date-time that exists on the calendar."""
+    if _RFC3339.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text.upper())
+    except ValueError:
+        return False
+    return True
