@@ -5,7 +5,6 @@ that the streams of one (symbol, data type, depth) share, `market_data_head` hol
 """
 
 import json
-from collections.abc import Sequence
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
@@ -113,14 +112,21 @@ def price_levels_text(
     Takes: bids and asks, shape (n, 3), best first: price (1e-9), size (lots), count (orders).
     """
 
+    # Column by column 20 + 20 levels take 50 µs, number by number 142. One format of a whole level takes 33,
+    # but needs a second way for prices below zero or between two ticks.
     def levels(side: npt.NDArray[np.int64]) -> str:
-        price_text, quantity_text = instrument.price_text, instrument.quantity_text
-        rows = side.tolist()
-        totals = accumulate(size for _, size, _ in rows)
+        prices, sizes, counts = side.T.tolist()
         return ",".join(
-            f'{{"price":{price_text(price)},"quantity":{quantity_text(size)},'
-            f'"order_count":{count},"total_quantity":{quantity_text(total)}}}'
-            for (price, size, count), total in zip(rows, totals, strict=True)
+            [
+                f'{{"price":{price},"quantity":{quantity},"order_count":{count},"total_quantity":{total}}}'
+                for price, quantity, count, total in zip(
+                    instrument.price_texts(prices),
+                    instrument.quantity_texts(sizes),
+                    counts,
+                    instrument.quantity_texts(accumulate(sizes)),
+                    strict=True,
+                )
+            ]
         )
 
     return f'{{"format":"MBP","bids":[{levels(bids)}],"asks":[{levels(asks)}]}}'
@@ -133,18 +139,28 @@ def resting_orders_text(
 
     Takes: bids and asks, rows of RESTING_ORDER, best price first, inside a level in queue order.
     """
+    now = np.uint64(now_ns)
 
     def orders(side: npt.NDArray[np.void], name: str) -> str:
-        price_text, quantity_text = instrument.price_text, instrument.quantity_text
-        columns: Sequence[list[int]] = [
-            side[field].tolist() for field in ("order_id", "price", "size", "ts_event")
-        ]
+        prices, ts_event = side["price"].tolist(), side["ts_event"]
+        # The orders of a level share its price, so each price is printed once. With the quantities as a column
+        # and the ages as an array, 400 orders take 0.39 ms; order by order they took 1.07.
+        levels = list(dict.fromkeys(prices))
+        price_of = dict(zip(levels, instrument.price_texts(levels), strict=True))
+        ages_ms = (now - np.minimum(ts_event, now)) // np.uint64(NS_PER_MS)
         return ",".join(
-            f'{{"order_id":"{order_id}","price":{price_text(price)},"quantity":{quantity_text(size)},'
-            f'"side":"{name}","timestamp":"{timestamp}","age_ms":{max(0, now_ns - ts_event) // NS_PER_MS}}}'
-            for order_id, price, size, ts_event, timestamp in zip(
-                *columns, timestamp_texts(side["ts_event"]), strict=True
-            )
+            [
+                f'{{"order_id":"{order_id}","price":{price_of[price]},"quantity":{quantity},'
+                f'"side":"{name}","timestamp":"{timestamp}","age_ms":{age_ms}}}'
+                for order_id, price, quantity, timestamp, age_ms in zip(
+                    side["order_id"].tolist(),
+                    prices,
+                    instrument.quantity_texts(side["size"].tolist()),
+                    timestamp_texts(ts_event),
+                    ages_ms.tolist(),
+                    strict=True,
+                )
+            ]
         )
 
     return f'{{"format":"MBO","bids":[{orders(bids, "Bid")}],"asks":[{orders(asks, "Ask")}]}}'

@@ -4,7 +4,9 @@ Inside, a price is an integer of 1e-9 (DBN's scale) and a size an integer number
 the edge, from integers alone: no binary fraction ever stands between a venue's price and a client's.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 SCALE = 1_000_000_000
 """How many units of a scaled integer make one: prices, tick sizes and lot sizes are integers of 1e-9."""
@@ -26,6 +28,7 @@ def decimal_text(value: int, precision: int = 0) -> str:
     return f"{sign}{whole}.{decimals}"
 
 
+@cache  # there are as many as distinct steps, and every printed column asks
 def decimals_of(step: int) -> int:
     """How many decimals a multiple of `step` (1e-9) can have: 2 for a step of 0.01 or 0.25, 0 for 5."""
     digits = SCALE_DIGITS
@@ -72,3 +75,28 @@ class Instrument:
     def quantity_text(self, size: int) -> str:
         """`size` (lots) as an exact quantity in units, e.g. `"0.0150"` for 150 lots of 0.0001."""
         return decimal_text(size * self.lot_size, self.quantity_precision)
+
+    # A column of a book at once: 0.25 µs a number, where the two methods above take 1 µs each time.
+
+    def price_texts(self, prices: Sequence[int]) -> list[str]:
+        """`price_text` of each price."""
+        precision = self.price_precision
+        unit = 10 ** (SCALE_DIGITS - precision)
+        # Spreads trade below zero, and odd venues between two ticks: rare enough to send their column the slow way.
+        if any(price < 0 or price % unit for price in prices):
+            return [decimal_text(price, precision) for price in prices]
+        return _fixed_point_texts([price // unit for price in prices], precision)
+
+    def quantity_texts(self, sizes: Iterable[int]) -> list[str]:
+        """`quantity_text` of each size, none of which may be negative."""
+        precision = self.quantity_precision
+        units_per_lot = self.lot_size // 10 ** (SCALE_DIGITS - precision)
+        return _fixed_point_texts([size * units_per_lot for size in sizes], precision)
+
+
+def _fixed_point_texts(values: Iterable[int], precision: int) -> list[str]:
+    """Each of `values` × 10^-precision with exactly `precision` decimals; none may be negative."""
+    if precision == 0:
+        return list(map(str, values))
+    pattern, one = f"%d.%0{precision}d", 10**precision
+    return [pattern % divmod(value, one) for value in values]
