@@ -1,4 +1,7 @@
-"""The language of market-depth: instruments, events, messages and the rules of a connection. No I/O, no clock."""
+"""The language of market-depth: instruments, events, messages and the rules of a connection. No I/O, no clock.
+
+Messages, codecs and the session are imported from their modules, so that a book or a feed does not load pydantic.
+"""
 
 from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
 from protocol.instrument import SCALE, Instrument, decimal_text

@@ -18,6 +18,7 @@ from protocol.errors import BadRequest
 from protocol.instrument import Instrument
 from protocol.messages import (
     CLIENT_MESSAGE,
+    CLIENT_TYPES,
     SERVER_MESSAGE,
     Error,
     HeartBeat,
@@ -41,12 +42,7 @@ def decode_request(data: str | bytes) -> Subscribe | Unsubscribe | Ping:
     """
     if isinstance(data, bytes):
         raise BadRequest("a binary frame: requests are JSON text")
-    try:
-        content = from_json(data, allow_inf_nan=False)
-    except ValueError as error:
-        raise BadRequest(f"not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise BadRequest("not a JSON object")
+    content = _json_object(data)
     try:
         return CLIENT_MESSAGE.validate_python(content)
     except ValidationError as error:
@@ -54,21 +50,24 @@ def decode_request(data: str | bytes) -> Subscribe | Unsubscribe | Ping:
         raise BadRequest(_explain(first), _stream_id_of(content)) from None
 
 
-def _explain(error: ErrorDetails) -> str:
-    match error["type"]:
-        case "union_tag_not_found":
-            return "type: the field is missing"
-        case "union_tag_invalid":
-            return f"type: must be one of {error['ctx']['expected_tags']}"
-        case "missing":
-            explanation = "the field is missing"
-        case "value_error":
-            explanation = str(error["ctx"]["error"])
-        case _:
-            explanation = error["msg"]
-    # The first part of a location is the message's type, which the client knows.
-    field = ".".join(str(part) for part in error["loc"][1:])
-    return f"{field}: {explanation}"
+def stream_id_of(data: str | bytes) -> str | None:
+    """The stream that a frame names, for the answer to a frame refused unread; None where it cannot be told."""
+    if isinstance(data, bytes):
+        return None
+    try:
+        return _stream_id_of(_json_object(data))
+    except BadRequest:
+        return None
+
+
+def _json_object(data: str) -> dict[str, Any]:
+    try:
+        content = from_json(data.encode(), allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadRequest("not a JSON object")
+    return content
 
 
 def _stream_id_of(content: dict[str, Any]) -> str | None:
@@ -78,8 +77,25 @@ def _stream_id_of(content: dict[str, Any]) -> str | None:
         return None
 
 
-def encode(message: HeartBeat | Subscribed | Unsubscribed | Error) -> bytes:
-    """The message as UTF-8 JSON. `MarketData` has an encoder of its own."""
+def _explain(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "union_tag_not_found":
+            return "type: the field is missing"
+        case "union_tag_invalid":
+            *others, last = CLIENT_TYPES
+            return f"type: must be {', '.join(map(repr, others))} or {last!r}"
+        case "missing":
+            return f"{error['loc'][-1]}: the field is missing"
+        case _:
+            # A request has no nested fields: the location is the request's type and the field's name.
+            request, field = map(str, error["loc"])
+            return f"{field}: must be {CLIENT_TYPES[request].model_fields[field].description}"
+
+
+def encode(
+    message: Subscribe | Unsubscribe | Ping | HeartBeat | Subscribed | Unsubscribed | Error,
+) -> bytes:
+    """The message as UTF-8 JSON. `MarketData` has an encoder of its own, below."""
     return message.model_dump_json().encode()
 
 
@@ -88,7 +104,12 @@ def decode_answer(data: str | bytes) -> HeartBeat | Subscribed | Unsubscribed | 
 
     Raises: ValueError when it is no message of the protocol.
     """
-    return SERVER_MESSAGE.validate_python(json.loads(data, parse_float=Decimal))
+    try:
+        # Not pydantic's own reader: it would read 102.45 as a binary fraction on its way to a Decimal.
+        content = json.loads(data, parse_float=Decimal)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return SERVER_MESSAGE.validate_python(content)
 
 
 def market_data_body(symbol: str, sequence: int, timestamp_ns: int, data: str) -> bytes:

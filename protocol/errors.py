@@ -1,5 +1,8 @@
 """What can go wrong between a client and the server: one class and one wire code for each, with its remedy."""
 
+# The classes are named by what happened, as their callers read them: `raise UnknownSymbol`.
+# ruff: noqa: N818
+
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,13 +55,13 @@ class ProtocolError(Exception):
         self.stream_id = stream_id
 
 
-class BadRequest(ProtocolError):  # noqa: N818 - named as the field names it
+class BadRequest(ProtocolError):
     """The frame is not JSON, not an object, or a field is missing, ill-typed or out of range."""
 
     code = 400
 
 
-class UnknownSymbol(ProtocolError):  # noqa: N818
+class UnknownSymbol(ProtocolError):
     """A `Subscribe` names a symbol that is not served."""
 
     code = 404
@@ -71,7 +74,7 @@ class UnknownSymbol(ProtocolError):  # noqa: N818
         self.symbol = symbol
 
 
-class UnknownStream(ProtocolError):  # noqa: N818
+class UnknownStream(ProtocolError):
     """An `Unsubscribe` names a stream that this connection does not have."""
 
     code = 404
@@ -80,7 +83,7 @@ class UnknownStream(ProtocolError):  # noqa: N818
         super().__init__(f"stream_id: no stream {stream_id!r} on this connection", stream_id)
 
 
-class StreamInUse(ProtocolError):  # noqa: N818
+class StreamInUse(ProtocolError):
     """A `Subscribe` takes a stream id that this connection already uses."""
 
     code = 409
@@ -89,7 +92,7 @@ class StreamInUse(ProtocolError):  # noqa: N818
         super().__init__(f"stream_id: {stream_id!r} is already in use on this connection", stream_id)
 
 
-class MessageTooBig(ProtocolError):  # noqa: N818
+class MessageTooBig(ProtocolError):
     """The message is over the size limit."""
 
     code = 413
@@ -98,7 +101,7 @@ class MessageTooBig(ProtocolError):  # noqa: N818
         super().__init__(f"a message may have at most {limit_bytes} bytes")
 
 
-class NotServed(ProtocolError):  # noqa: N818
+class NotServed(ProtocolError):
     """The symbol is served, but not with this data type."""
 
     code = 422
@@ -107,16 +110,16 @@ class NotServed(ProtocolError):  # noqa: N818
         super().__init__(f"data_type: {data_type} is not served for {symbol!r}", stream_id)
 
 
-class TooManyMessages(ProtocolError):  # noqa: N818
+class TooManyMessages(ProtocolError):
     """The client sends faster than the rate limit."""
 
     code = 429
 
-    def __init__(self, rate_per_s: float, burst: int) -> None:
-        super().__init__(f"over the rate of {rate_per_s:g} messages a second (burst {burst})")
+    def __init__(self, rate_per_s: float, burst: int, stream_id: str | None) -> None:
+        super().__init__(f"over the rate of {rate_per_s:g} messages a second (burst {burst})", stream_id)
 
 
-class TooManyStreams(ProtocolError):  # noqa: N818
+class TooManyStreams(ProtocolError):
     """The connection has as many streams as it may."""
 
     code = 429
@@ -134,7 +137,7 @@ class InternalError(ProtocolError):
         super().__init__("internal error", stream_id)
 
 
-class ShuttingDown(ProtocolError):  # noqa: N818
+class ShuttingDown(ProtocolError):
     """The server is about to close every connection."""
 
     code = 503

@@ -4,10 +4,21 @@
 the source of the schemas; `MarketData` frames leave through `protocol.codecs`, which writes the same text faster.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StringConstraints,
+    TypeAdapter,
+    WithJsonSchema,
+)
 
 from protocol.timestamp import is_timestamp
 
@@ -20,21 +31,46 @@ DATA_TYPES: tuple[DataType, ...] = ("MBO", "MBP")
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must be printable characters")
+        raise ValueError("not printable")
     return text
 
 
 def _rfc3339(text: str) -> str:
     if not is_timestamp(text):
-        raise ValueError("must be an RFC 3339 date-time such as 2026-11-20T16:41:03Z")
+        raise ValueError("not an RFC 3339 date-time")
     return text
 
 
+def _exact(number: object) -> object:
+    # Neither text, which is no number on the wire, nor a binary fraction, which has lost digits already.
+    if not isinstance(number, int | Decimal) or isinstance(number, bool):
+        raise ValueError("not an exact number")
+    return number
+
+
+# The description of a field completes "must be …": it is what a client reads when the field is wrong.
 StreamId = Annotated[
-    str, StringConstraints(min_length=1, max_length=64, strict=True), AfterValidator(_printable)
+    str,
+    StringConstraints(min_length=1, max_length=64, strict=True),
+    AfterValidator(_printable),
+    Field(description="a string of 1 to 64 printable characters"),
 ]
-Symbol = Annotated[str, StringConstraints(min_length=1, max_length=64, strict=True)]
-Timestamp = Annotated[str, StringConstraints(strict=True), AfterValidator(_rfc3339)]
+Symbol = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, strict=True),
+    Field(description="a string of 1 to 64 characters"),
+]
+RequestedDataType = Annotated[DataType, Field(description="'MBO' or 'MBP'")]
+RequestedLevels = Annotated[
+    StrictInt, Field(ge=1, le=MAX_LEVELS, description=f"an integer between 1 and {MAX_LEVELS}")
+]
+Timestamp = Annotated[
+    str,
+    StringConstraints(strict=True),
+    AfterValidator(_rfc3339),
+    Field(description="an RFC 3339 date-time such as '2026-11-20T16:41:03Z'"),
+]
+Number = Annotated[Decimal, BeforeValidator(_exact), WithJsonSchema({"type": "number"})]
 
 
 class Message(BaseModel):
@@ -52,8 +88,8 @@ class Subscribe(Message):
     type: Literal["Subscribe"] = "Subscribe"
     stream_id: StreamId
     symbol: Symbol
-    data_type: DataType
-    max_levels: Annotated[StrictInt, Field(ge=1, le=MAX_LEVELS)] = DEFAULT_LEVELS
+    data_type: RequestedDataType
+    max_levels: RequestedLevels = DEFAULT_LEVELS
 
 
 class Unsubscribe(Message):
@@ -72,6 +108,9 @@ class Ping(Message):
 
 ClientMessage = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
 CLIENT_MESSAGE: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(ClientMessage)
+CLIENT_TYPES: Mapping[str, type[Message]] = {
+    model.model_fields["type"].default: model for model in (Subscribe, Unsubscribe, Ping)
+}
 
 
 # Server → client
@@ -112,18 +151,18 @@ class Error(Message):
 class PriceLevel(Message):
     """All orders at one price. `total_quantity` adds up from the best level to this one."""
 
-    price: Decimal
-    quantity: Decimal
+    price: Number
+    quantity: Number
     order_count: int
-    total_quantity: Decimal
+    total_quantity: Number
 
 
 class RestingOrder(Message):
     """One order in the queue of its price level."""
 
     order_id: str
-    price: Decimal
-    quantity: Decimal
+    price: Number
+    quantity: Number
     side: Literal["Bid", "Ask"]
     timestamp: str
     age_ms: int

@@ -2,20 +2,20 @@
 
 States: open, then shutting down (for good). While open, each request is answered by exactly one message:
 
-    Subscribe    Subscribed, and a stream starts     or Error 400, 404, 409, 422, 429
-    Unsubscribe  Unsubscribed, and a stream ends     or Error 400, 404, 429
-    Ping         HeartBeat                           or Error 400, 429
+    Subscribe    Subscribed, and a stream starts     or Error 400, 404, 409, 413, 422, 429
+    Unsubscribe  Unsubscribed, and a stream ends     or Error 400, 404, 413, 429
+    Ping         HeartBeat                           or Error 400, 413, 429
     other        Error 400, 413, 429
 
-While shutting down everything is answered by Error 503. What is on the way to a client when its stream ends is the caller's:
-it drops those frames before it sends `Unsubscribed`.
+While shutting down the answer is Error 503, or 413. What is on the way to a client when its stream ends is the
+caller's: it drops those frames before it sends `Unsubscribed`.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from protocol.codecs import decode_request
+from protocol.codecs import decode_request, stream_id_of
 from protocol.errors import (
     CloseCode,
     MessageTooBig,
@@ -101,7 +101,8 @@ class Session:
     def receive(self, data: str | bytes, now: float, wall_ns: int) -> Answer:
         """The answer to one WebSocket message: text as `str`, binary as `bytes`."""
         try:
-            self._check_limits(data, now)
+            self._check_size(data)
+            self._check_turn(data, now)
             return self._answer(decode_request(data), wall_ns)
         except ProtocolError as error:
             return Answer(error_frame(error), close_code=self._close_code_after(error, now))
@@ -111,17 +112,20 @@ class Session:
         self._is_shutting_down = True
         return error_frame(ShuttingDown())
 
-    def _check_limits(self, data: str | bytes, now: float) -> None:
-        if self._is_shutting_down:
-            raise ShuttingDown
+    def _check_size(self, data: str | bytes) -> None:
         # The limit is bytes on the wire; a character of a text takes up to four of them.
         size = len(data)
         if isinstance(data, str) and size * 4 > self._limits.max_message_bytes:
-            size = len(data.encode())
+            size = len(data.encode(errors="surrogatepass"))
         if size > self._limits.max_message_bytes:
             raise MessageTooBig(self._limits.max_message_bytes)
+
+    def _check_turn(self, data: str | bytes, now: float) -> None:
+        if self._is_shutting_down:
+            raise ShuttingDown(stream_id_of(data))
         if not self._messages.take(now):
-            raise TooManyMessages(self._limits.messages_per_s, self._limits.message_burst)
+            limits = self._limits
+            raise TooManyMessages(limits.messages_per_s, limits.message_burst, stream_id_of(data))
 
     def _answer(self, request: Subscribe | Unsubscribe | Ping, wall_ns: int) -> Answer:
         match request:
@@ -157,8 +161,9 @@ class Session:
         match error:
             case MessageTooBig():
                 return CloseCode.MESSAGE_TOO_BIG
-            case TooManyMessages() if not self._refusals.take(now):
-                return CloseCode.POLICY_VIOLATION
+            case TooManyMessages():
+                is_tolerated = self._refusals.take(now)
+                return None if is_tolerated else CloseCode.POLICY_VIOLATION
             case _:
                 return None
 
