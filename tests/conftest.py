@@ -1,0 +1,31 @@
+"""What every test may use: golden files, which hold an output that must not change by a byte."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Golden = Callable[[str, bytes], None]
+"""Takes: the name of a file in the folder `golden` beside the test, and the output that the file must hold."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate-golden",
+        action="store_true",
+        help="write the golden files anew instead of comparing with them; `git diff` then shows what changed",
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compares an output with its golden file, byte for byte; the file's last line break is the editor's."""
+
+    def compare(name: str, output: bytes) -> None:
+        path = Path(request.path).parent / "golden" / name
+        if request.config.getoption("regenerate_golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(output + b"\n")
+        assert output + b"\n" == path.read_bytes()
+
+    return compare
