@@ -1,0 +1,265 @@
+"""Order books of every instrument and publisher, rebuilt from order events.
+
+`BookEngine` checks what comes in and owns the memory; the rules of the books are in `kernels.py`. It measures its
+memory in three kinds: nodes (orders and levels), books, and the arena of sorted levels. Each doubles when full.
+
+An engine belongs to one thread at a time: its kernels release the interpreter's lock, and nothing else guards them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from market_depth.book import kernels
+from market_depth.book.kernels import Arrays, Int64s
+from protocol.events import ORDER_EVENT, OrderEvents, order_events
+
+FIRST_NODES = 1 << 12
+FIRST_BOOKS = 1 << 4
+FIRST_ARENA = 1 << 12
+
+COMPILED: tuple[Any, ...] = (kernels.apply_events, kernels.read_levels, kernels.read_orders)
+"""The kernels that Python calls in normal operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class BookCounters:
+    """What an engine has seen. An event counts as unknown, duplicate or invalid at most once."""
+
+    events: int
+    adds: int
+    modifies: int
+    cancels: int
+    clears: int
+    trades: int
+    fills: int
+    nones: int
+    unknown_orders: int  # cancels and modifies of orders that do not rest
+    duplicate_orders: int  # adds of orders that rest already
+    invalid_events: int  # no known action, or no price, size or side where one is needed
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    """One book: whose it is, where it stands, and how large it is."""
+
+    instrument_id: int
+    publisher_id: int
+    sequence: int  # how many events changed it
+    ts_event: int  # ns since the epoch, of its last event
+    ts_recv: int
+    flags: int  # protocol.events.Flag, of its last event
+    orders: int
+    bid_levels: int
+    ask_levels: int
+
+
+class BookEngine:
+    """The books of every (instrument, publisher) that events were applied for.
+
+    `arrays` is the engine's memory, for views to read.
+    """
+
+    def __init__(self) -> None:
+        self.arrays = empty_arrays()
+        self._books_of: dict[int, Int64s] = {}
+        self._indexed = 0
+
+    def apply(self, events: OrderEvents) -> None:
+        """Apply a batch of events in their order.
+
+        Raises: TypeError for anything but an array of ORDER_EVENT rows, ValueError for one not one-dimensional.
+        """
+        words = event_words(events)
+        applied = 0
+        while True:
+            applied += kernels.apply_events(self.arrays, words[applied * kernels.EVENT_WORDS :])
+            if applied == events.size:
+                break
+            self._make_room()
+        self._index_new_books()
+
+    def instruments(self) -> list[int]:
+        """Ids of the instruments that have a book, in the order of their first event."""
+        return list(self._books_of)
+
+    def books(self, instrument_id: int) -> list[int]:
+        """Indexes of an instrument's books, one for each publisher, in the order of their first event."""
+        return [int(book) for book in self.book_ids(instrument_id)]
+
+    def book_ids(self, instrument_id: int) -> Int64s:
+        """The same as an array that views hand to kernels. Empty for an instrument without events."""
+        return self._books_of.get(instrument_id, NO_BOOKS)
+
+    def book(self, index: int) -> BookState:
+        """The state of one book."""
+        if not 0 <= index < self._indexed:
+            raise IndexError(f"no book {index}: there are {self._indexed}")
+        row = self.arrays.books[index]
+        bids, asks = self.arrays.sides[2 * index : 2 * index + 2]
+        key = int(row[kernels.BOOK_KEY])
+        return BookState(
+            instrument_id=key >> 16,
+            publisher_id=key & 0xFFFF,
+            sequence=int(row[kernels.SEQUENCE]),
+            ts_event=int(row[kernels.TS_EVENT].view(np.uint64)),
+            ts_recv=int(row[kernels.TS_RECV].view(np.uint64)),
+            flags=int(row[kernels.FLAGS]),
+            orders=self._orders_on(bids) + self._orders_on(asks),
+            bid_levels=int(bids[kernels.COUNT]),
+            ask_levels=int(asks[kernels.COUNT]),
+        )
+
+    def sequence(self, instrument_id: int) -> int:
+        """How many events changed an instrument's books. Never falls; while it is equal, the books are equal."""
+        return int(self.arrays.books[self.book_ids(instrument_id), kernels.SEQUENCE].sum())
+
+    @property
+    def counters(self) -> BookCounters:
+        """What was seen so far, over all books."""
+        state = self.arrays.state
+        actions = self.arrays.books[: self._indexed].sum(axis=0)
+        unknown_actions = int(state[kernels.UNKNOWN_ACTIONS])
+        return BookCounters(
+            events=int(actions[kernels.ADDS : kernels.NONES + 1].sum()) + unknown_actions,
+            adds=int(actions[kernels.ADDS]),
+            modifies=int(actions[kernels.MODIFIES]),
+            cancels=int(actions[kernels.CANCELS]),
+            clears=int(actions[kernels.CLEARS]),
+            trades=int(actions[kernels.TRADES]),
+            fills=int(actions[kernels.FILLS]),
+            nones=int(actions[kernels.NONES]),
+            unknown_orders=int(state[kernels.UNKNOWN_ORDERS]),
+            duplicate_orders=int(state[kernels.DUPLICATE_ORDERS]),
+            invalid_events=int(state[kernels.INVALID_EVENTS]) + unknown_actions,
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The size of the engine's arrays. Pages never touched are not resident."""
+        return sum(array.nbytes for array in self.arrays) - self.arrays.links.nbytes
+
+    def _orders_on(self, side: Int64s) -> int:
+        base, count = side[kernels.BASE], side[kernels.COUNT]
+        levels = self.arrays.levels[base : base + count]
+        return int(self.arrays.links[levels, kernels.ORDERS].sum())
+
+    def _index_new_books(self) -> None:
+        for book in range(self._indexed, int(self.arrays.state[kernels.BOOKS])):
+            instrument_id = int(self.arrays.books[book, kernels.BOOK_KEY]) >> 16
+            self._books_of[instrument_id] = np.append(self.book_ids(instrument_id), book)
+            self._indexed = book + 1
+
+    def _make_room(self) -> None:
+        """Double what `kernels.has_room` found too small."""
+        state = self.arrays.state
+        if state[kernels.USED] + 2 > len(self.arrays.nodes):
+            self.arrays = with_more_nodes(self.arrays)
+        if state[kernels.BOOKS] == len(self.arrays.books):
+            self.arrays = with_more_books(self.arrays)
+        while state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE]) > len(
+            self.arrays.keys
+        ):
+            self.arrays = with_larger_arena(self.arrays)
+
+    @staticmethod
+    def warm_up() -> None:
+        """Load the kernels from numba's cache, or compile them, which takes some seconds on a first start."""
+        engine = BookEngine()
+        engine.apply(order_events(0))
+        sides = np.zeros(1, np.int64)
+        engine.arrays.sides[:, kernels.BASE] = kernels.PAD
+        kernels.read_levels(engine.arrays, sides, np.zeros((1, 3), np.int64))
+        kernels.read_orders(engine.arrays, sides, np.zeros((1, 4), np.int64))
+        with_more_nodes(engine.arrays)
+        with_more_books(engine.arrays)
+
+    @staticmethod
+    def is_compiled() -> bool:
+        """Whether numba's cache on disk holds all kernels, made after the last change of their source.
+
+        A reading of file names and times: after an upgrade of numba it may be wrong, and `warm_up` compiles again.
+        """
+        source = Path(kernels.__file__)
+        return all(
+            any(
+                index.stat().st_mtime >= source.stat().st_mtime
+                for index in Path(kernel.stats.cache_path).glob(f"{source.stem}.{kernel.__name__}-*.nbi")
+            )
+            for kernel in COMPILED
+        )
+
+
+NO_BOOKS: Int64s = np.empty(0, np.int64)
+
+
+def event_words(events: OrderEvents) -> Int64s:
+    """The rows as one run of aligned 64-bit words, copied only if they are not that already."""
+    if not isinstance(events, np.ndarray) or events.dtype != ORDER_EVENT:
+        raise TypeError(f"events must be an array of ORDER_EVENT rows, not {describe(events)}")
+    if events.ndim != 1:
+        raise ValueError(f"events must have one dimension, not {events.ndim}")
+    words = np.ascontiguousarray(events).view(np.int64)
+    if not words.flags.aligned:
+        words = words.copy()
+    # numba compiles a read-only array as another type: showing it only read-only ones keeps it at one compilation.
+    words.flags.writeable = False
+    return words
+
+
+def describe(value: object) -> str:
+    """What a wrong argument is, for an error's text."""
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def empty_arrays() -> Arrays:
+    """Memory for no books yet."""
+    nodes = np.zeros((FIRST_NODES, kernels.NODE_WORDS), np.int64)
+    arrays = Arrays(
+        state=np.zeros(kernels.STATE_WORDS, np.int64),
+        books=np.zeros((FIRST_BOOKS, kernels.BOOK_WORDS), np.int64),
+        sides=np.zeros((2 * FIRST_BOOKS, kernels.SIDE_WORDS), np.int64),
+        book_table=np.zeros(2 * FIRST_BOOKS, np.int32),
+        nodes=nodes,
+        links=nodes.view(np.int32),
+        ids=np.zeros(2 * FIRST_NODES, np.int64),
+        keys=np.full(FIRST_ARENA, kernels.NO_KEY, np.int64),
+        levels=np.zeros(FIRST_ARENA, np.int32),
+        level_cache=np.zeros(kernels.LEVEL_CACHE_SIZE, np.int32),
+    )
+    # Node 0 is nobody: the level cache's empty entries name it, and no side is its.
+    arrays.links[0, kernels.SIDE] = -1
+    arrays.state[kernels.UNTOUCHED] = arrays.state[kernels.USED] = 1
+    arrays.state[kernels.LARGEST_SIDE] = kernels.FIRST_CAPACITY
+    return arrays
+
+
+def with_more_nodes(arrays: Arrays) -> Arrays:
+    """The same books with twice the nodes, and with them twice the id table."""
+    nodes = np.zeros((2 * len(arrays.nodes), kernels.NODE_WORDS), np.int64)
+    nodes[: len(arrays.nodes)] = arrays.nodes
+    ids = np.zeros(2 * len(arrays.ids), np.int64)
+    kernels.move_ids(arrays.ids, ids)
+    return arrays._replace(nodes=nodes, links=nodes.view(np.int32), ids=ids)
+
+
+def with_more_books(arrays: Arrays) -> Arrays:
+    """The same books with room for twice as many."""
+    books, sides = np.zeros_like(arrays.books), np.zeros_like(arrays.sides)
+    table = np.zeros(2 * len(arrays.book_table), np.int32)
+    kernels.move_books(arrays.books, int(arrays.state[kernels.BOOKS]), table)
+    return arrays._replace(
+        books=np.concatenate([arrays.books, books]),
+        sides=np.concatenate([arrays.sides, sides]),
+        book_table=table,
+    )
+
+
+def with_larger_arena(arrays: Arrays) -> Arrays:
+    """The same books with twice the arena."""
+    return arrays._replace(
+        keys=np.concatenate([arrays.keys, np.full_like(arrays.keys, kernels.NO_KEY)]),
+        levels=np.concatenate([arrays.levels, np.zeros_like(arrays.levels)]),
+    )

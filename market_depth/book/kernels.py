@@ -1,0 +1,872 @@
+"""Order books as functions over arrays, compiled by numba: apply a batch of events, read the best levels and orders.
+
+What the arrays hold (`Arrays`), and what is true of them between two events:
+
+- **Nodes** of 32 bytes in one pool: resting orders and price levels alike. Both end in the links of a circular list:
+  a level is the sentinel of its queue, so its NEXT is the front order and its PREVIOUS the back, and appending or
+  leaving never asks whether the queue is empty. A level without orders does not exist. Unused nodes form the free
+  list through NEXT; nodes from state[UNTOUCHED] on were never used. Node 0 is nobody.
+- **Sides**: book `b` has side 2b for its bids and 2b + 1 for its asks. A side's levels are a sorted run in the arena:
+  `keys[base : base + count]` with the *best at the end*, where books change most, and `levels` beside it with the
+  level nodes. A bid's key is its price, an ask's its negated price, so that better is always greater. PAD keys of
+  NO_KEY lie below every run: short searches need no bounds, and reading past the worst level yields NO_KEY.
+- **Ids**: a hash table by open addressing from (order id, book) to node. An entry is the hash's upper 32 bits and the
+  node in the lower; 0 is empty. It has two places for every node of the pool, so it is never more than half full.
+  Deletion shifts later entries back: there are no tombstones.
+- **Level cache**: a direct-mapped guess from (price, side) to level. An entry names a living level or node 0.
+- **Books** are found by (instrument, publisher) in a second hash table and register themselves when first seen.
+
+No kernel allocates or checks bounds. Instead `apply_events` asks before each event whether the worst that one event
+can do still fits (`has_room`), and stops there if not: its caller grows the arrays and goes on with the rest.
+
+What makes it fast: `memory` takes each array's address once, because arrays handed from function to function count
+references; every hot function is inlined; and for large books later events' memory is prefetched.
+
+All kernels stand in this one module: numba's cache on disk notices an edit here, but not one in a module it imports.
+Sources: DBN's MBO schema and its actions and flags (databento_dbn); backward-shift deletion after Knuth, The Art of
+Computer Programming, volume 3, section 6.4, algorithm R.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, Side
+
+# An event, as 64-bit words of DBN's MBO record (little-endian).
+EVENT_WORDS = ORDER_EVENT.itemsize // 8
+EVENT_HEADER = 0  # from the lowest bit: length (8), record type (8), publisher (16), instrument (32)
+EVENT_TS_EVENT = 1
+EVENT_ORDER_ID = 2
+EVENT_PRICE = 3
+EVENT_BODY = 4  # from the lowest bit: size (32), flags (8), channel (8), action (8), side (8)
+EVENT_TS_RECV = 5
+
+ADD, MODIFY, CANCEL, CLEAR = int(Action.ADD), int(Action.MODIFY), int(Action.CANCEL), int(Action.CLEAR)
+TRADE, FILL, NONE = int(Action.TRADE), int(Action.FILL), int(Action.NONE)
+BID, ASK, NO_SIDE = int(Side.BID), int(Side.ASK), int(Side.NONE)
+TOB = int(Flag.TOB)
+
+# A book, as 64-bit words: a row of Arrays.books.
+BOOK_KEY = 0  # instrument id (32 bits), publisher id (16)
+SEQUENCE = 1  # how many events changed the book
+TS_EVENT, TS_RECV, FLAGS = 2, 3, 4  # of the last event
+ADDS, MODIFIES, CANCELS, CLEARS, TRADES, FILLS, NONES = 5, 6, 7, 8, 9, 10, 11  # events seen, by action
+BOOK_WORDS = 12
+BOOK_KEY_MASK = (1 << 48) - 1
+
+# A side of a book, as 64-bit words: a row of Arrays.sides.
+BASE, COUNT, CAPACITY = 0, 1, 2  # in the arena: where the run starts, how long it is, how long it may become
+SIDE_WORDS = 4
+
+# A node, as 64-bit words of Arrays.nodes …
+ORDER_ID, PLACED = 0, 1  # an order: its id; ts_event of the event that gave it its place
+PRICE, QUANTITY = 0, 1  # a level: its price; the sum of its orders' sizes
+NODE_WORDS = 4
+# … and as 32-bit halves of the same bytes, Arrays.links.
+LEVEL, SIZE = 4, 5  # an order: its level, its size
+SIDE, ORDERS = 4, 5  # a level: its side, the number of its orders
+PREVIOUS, NEXT = 6, 7  # both: the neighbours in the queue
+NODE_LINKS = 8
+
+# Arrays.state, what all books share.
+FREE = 0  # first node of the free list, or 0
+UNTOUCHED = 1  # the lowest node never used
+USED = 2  # nodes in use, node 0 included
+BOOKS = 3  # books registered
+ARENA_USED = 4  # where the arena's free end starts
+LARGEST_SIDE = 5  # the greatest CAPACITY
+UNKNOWN_ORDERS, DUPLICATE_ORDERS, INVALID_EVENTS = 6, 7, 8
+UNKNOWN_ACTIONS = 9  # those of the invalid events whose action no book counts
+STATE_WORDS = 10
+
+PAD = 16
+"""Keys of NO_KEY below each run: as many as `position_of` looks at before it halves."""
+
+NO_KEY = -(2**63)
+FIRST_CAPACITY = 48
+"""Levels a new side has room for: with its pads, 512 bytes of keys."""
+
+LEVEL_CACHE_SIZE = 1 << 14
+
+PREFETCH_NODES = 1 << 16
+"""From 2 MB of nodes on, prefetch: what a core's own cache holds is there already."""
+
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+"""2**64 over the golden ratio, odd, as a signed number: multiplying by it spreads keys (Knuth, section 6.4)."""
+
+LOW = 0xFFFFFFFF
+HIGH = ~LOW
+
+Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+
+
+class Pointer(Protocol):
+    """A bare address with an element type: indexing it is a load or a store and nothing else."""
+
+    def __getitem__(self, index: int) -> int: ...
+    def __setitem__(self, index: int, value: int) -> None: ...
+
+
+class Arrays(NamedTuple):
+    """Everything the books are made of. The first axis of each is its capacity; powers of two for the hash tables."""
+
+    state: Int64s
+    books: Int64s  # (n, BOOK_WORDS)
+    sides: Int64s  # (2n, SIDE_WORDS)
+    book_table: Int32s  # hash table of books: book + 1, or 0
+    nodes: Int64s  # (n, NODE_WORDS)
+    links: Int32s  # (n, NODE_LINKS): the same memory as nodes
+    ids: Int64s  # hash table of orders
+    keys: Int64s  # the arena
+    levels: Int32s  # the arena: the level node of each key
+    level_cache: Int32s
+
+
+class Memory(NamedTuple):
+    """The addresses of `Arrays`, and the sizes that the kernels need in their loops. Valid while the arrays live."""
+
+    state: Pointer
+    books: Pointer
+    sides: Pointer
+    book_table: Pointer
+    nodes: Pointer
+    links: Pointer
+    ids: Pointer
+    keys: Pointer
+    levels: Pointer
+    level_cache: Pointer
+    node_capacity: int
+    book_capacity: int
+    arena_capacity: int
+    id_shift: int
+    id_mask: int
+    book_mask: int
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on its first call, or load it from numba's cache. It runs without the interpreter's lock."""
+    return cast("F", numba.njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: F) -> F:
+    """Compile `function` into each of its callers."""
+    return cast("F", numba.njit(forceinline=True)(function))
+
+
+def _pointer(_typing_context: Any, array: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    pointer_type: Any = types.CPointer  # its constructor is untyped
+    return pointer_type(array.dtype)(array), generate
+
+
+pointer: Callable[[npt.NDArray[Any]], Pointer] = cast("Any", intrinsic(_pointer))
+"""The address of an array's first element."""
+
+
+def _prefetch(_typing_context: Any, address: Any, _index: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], function_type)
+        element = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        read, keep, data = word(0), word(3), word(1)
+        builder.call(function, [element, read, keep, data])
+        return _context.get_dummy_value()
+
+    return types.void(address, types.int64), generate
+
+
+prefetch: Callable[[Pointer, int], None] = cast("Any", intrinsic(_prefetch))
+"""Ask for the cache line of an address's element without waiting for it."""
+
+
+widen: Callable[[int], int] = cast("Any", np.int64)
+"""A 32-bit load as a 64-bit number: all arithmetic of the kernels is in one type."""
+
+
+@inlined
+def memory(arrays: Arrays) -> Memory:
+    id_shift = 64
+    while 1 << (64 - id_shift) < arrays.ids.size:
+        id_shift -= 1
+    return Memory(
+        pointer(arrays.state),
+        pointer(arrays.books),
+        pointer(arrays.sides),
+        pointer(arrays.book_table),
+        pointer(arrays.nodes),
+        pointer(arrays.links),
+        pointer(arrays.ids),
+        pointer(arrays.keys),
+        pointer(arrays.levels),
+        pointer(arrays.level_cache),
+        arrays.nodes.shape[0],
+        arrays.books.shape[0],
+        arrays.keys.size,
+        id_shift,
+        arrays.ids.size - 1,
+        arrays.book_table.size - 1,
+    )
+
+
+# --- Nodes: the pool that orders and levels come from ---
+
+
+@inlined
+def word(m: Memory, node: int, field: int) -> int:
+    return m.nodes[node * NODE_WORDS + field]
+
+
+@inlined
+def set_word(m: Memory, node: int, field: int, value: int) -> None:
+    m.nodes[node * NODE_WORDS + field] = value
+
+
+@inlined
+def link(m: Memory, node: int, field: int) -> int:
+    return widen(m.links[node * NODE_LINKS + field])
+
+
+@inlined
+def set_link(m: Memory, node: int, field: int, value: int) -> None:
+    m.links[node * NODE_LINKS + field] = value
+
+
+@inlined
+def take_node(m: Memory) -> int:
+    node = m.state[FREE]
+    if node != 0:
+        m.state[FREE] = link(m, node, NEXT)
+    else:
+        node = m.state[UNTOUCHED]
+        m.state[UNTOUCHED] = node + 1
+    m.state[USED] += 1
+    return node
+
+
+@inlined
+def return_node(m: Memory, node: int) -> None:
+    set_link(m, node, NEXT, m.state[FREE])
+    m.state[FREE] = node
+    m.state[USED] -= 1
+
+
+# --- Ids: from (order id, book) to node ---
+
+
+@inlined
+def id_hash(order_id: int, book_key: int) -> int:
+    return (order_id ^ (book_key * GOLDEN)) * GOLDEN
+
+
+@inlined
+def id_home(m: Memory, hashed: int) -> int:
+    """The place where a hash, or an entry with its upper half, would like to be."""
+    return (hashed >> m.id_shift) & m.id_mask
+
+
+@inlined
+def find_id(m: Memory, hashed: int, order_id: int, book: int) -> int:
+    """The place of an order's entry, or the empty place where it belongs."""
+    place = id_home(m, hashed)
+    while True:
+        entry = m.ids[place]
+        if entry == 0:
+            return place
+        if (entry ^ hashed) & HIGH == 0:
+            node = entry & LOW
+            level = link(m, node, LEVEL)
+            if word(m, node, ORDER_ID) == order_id and link(m, level, SIDE) >> 1 == book:
+                return place
+        place = (place + 1) & m.id_mask
+
+
+@inlined
+def erase_id(m: Memory, place: int) -> None:
+    """Empty a place, and shift back every later entry that could then no longer be reached from its home."""
+    hole = place
+    m.ids[hole] = 0
+    while True:
+        place = (place + 1) & m.id_mask
+        entry = m.ids[place]
+        if entry == 0:
+            return
+        if (place - id_home(m, entry)) & m.id_mask >= (place - hole) & m.id_mask:
+            m.ids[hole] = entry
+            m.ids[place] = 0
+            hole = place
+
+
+@inlined
+def forget_id(m: Memory, node: int, book_key: int) -> None:
+    """Erase the entry that names this very node. Top-of-book orders have none."""
+    place = id_home(m, id_hash(word(m, node, ORDER_ID), book_key))
+    while m.ids[place] != 0:
+        if m.ids[place] & LOW == node:
+            erase_id(m, place)
+            return
+        place = (place + 1) & m.id_mask
+
+
+@kernel
+def move_ids(old: Int64s, new: Int64s) -> None:
+    """Enter everything of a full table into an empty, larger one. An entry holds all of the hash that homes need."""
+    shift = 64
+    while 1 << (64 - shift) < new.size:
+        shift -= 1
+    for entry in old:
+        if entry != 0:
+            place = (entry >> shift) & (new.size - 1)
+            while new[place] != 0:
+                place = (place + 1) & (new.size - 1)
+            new[place] = entry
+
+
+# --- Levels: sorted runs of keys in the arena ---
+
+
+@inlined
+def key_of(side: int, price: int) -> int:
+    return -price if side & 1 else price
+
+
+@inlined
+def position_of(m: Memory, side: int, key: int) -> int:
+    """Where in the arena the first key of a side stands that is not below `key`; the run's end if there is none."""
+    base = m.sides[side * SIDE_WORDS + BASE]
+    end = base + m.sides[side * SIDE_WORDS + COUNT]
+    # Most events are near the best: count among the last 16 without a branch, the compiler makes it a few vectors.
+    not_below = 0
+    for i in range(1, PAD + 1):
+        not_below += m.keys[end - i] >= key
+    if not_below < PAD:
+        return end - not_below
+    low, high = base, end - PAD
+    while low < high:
+        middle = (low + high) >> 1
+        if m.keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inlined
+def cache_place(side: int, price: int) -> int:
+    return (((price ^ (side << 40)) * GOLDEN) >> 50) & (LEVEL_CACHE_SIZE - 1)
+
+
+@inlined
+def level_at(m: Memory, side: int, price: int) -> int:
+    """The level of a side at a price, made if it is not there."""
+    cached = cache_place(side, price)
+    level = widen(m.level_cache[cached])
+    if word(m, level, PRICE) == price and link(m, level, SIDE) == side:
+        return level
+    key = key_of(side, price)
+    position = position_of(m, side, key)
+    end = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT]
+    if position < end and m.keys[position] == key:
+        level = widen(m.levels[position])
+    else:
+        level = insert_level(m, side, price, position)
+    m.level_cache[cached] = level
+    return level
+
+
+@inlined
+def insert_level(m: Memory, side: int, price: int, position: int) -> int:
+    """A new level without orders at a position of its side's run; the run moves first if it has no room."""
+    if m.sides[side * SIDE_WORDS + COUNT] == m.sides[side * SIDE_WORDS + CAPACITY]:
+        position += relocate(m, side)
+    end = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT]
+    for i in range(end, position, -1):
+        m.keys[i] = m.keys[i - 1]
+    for i in range(end, position, -1):
+        m.levels[i] = m.levels[i - 1]
+    level = take_node(m)
+    m.keys[position] = key_of(side, price)
+    m.levels[position] = level
+    m.sides[side * SIDE_WORDS + COUNT] += 1
+    set_word(m, level, PRICE, price)
+    set_word(m, level, QUANTITY, 0)
+    set_link(m, level, SIDE, side)
+    set_link(m, level, ORDERS, 0)
+    set_link(m, level, PREVIOUS, level)
+    set_link(m, level, NEXT, level)
+    return level
+
+
+@kernel
+def relocate(m: Memory, side: int) -> int:
+    """Give a side's run twice its room at the arena's free end. Returns how far it moved; what it leaves is lost."""
+    at = side * SIDE_WORDS
+    base, capacity = m.sides[at + BASE], 2 * m.sides[at + CAPACITY]
+    new_base = m.state[ARENA_USED] + PAD
+    for i in range(m.sides[at + COUNT]):
+        m.keys[new_base + i] = m.keys[base + i]
+        m.levels[new_base + i] = m.levels[base + i]
+    m.sides[at + BASE] = new_base
+    m.sides[at + CAPACITY] = capacity
+    m.state[ARENA_USED] = new_base + capacity
+    m.state[LARGEST_SIDE] = max(m.state[LARGEST_SIDE], capacity)
+    return new_base - base
+
+
+@inlined
+def drop_level(m: Memory, level: int) -> None:
+    """Take a level without orders out of its side."""
+    side = link(m, level, SIDE)
+    price = word(m, level, PRICE)
+    position = position_of(m, side, key_of(side, price))
+    last = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1
+    for i in range(position, last):
+        m.keys[i] = m.keys[i + 1]
+    for i in range(position, last):
+        m.levels[i] = m.levels[i + 1]
+    m.sides[side * SIDE_WORDS + COUNT] -= 1
+    discard_level(m, level, side, price)
+
+
+@inlined
+def discard_level(m: Memory, level: int, side: int, price: int) -> None:
+    """Give back the node of a level that its side no longer lists."""
+    cached = cache_place(side, price)
+    if m.level_cache[cached] == level:
+        m.level_cache[cached] = 0
+    return_node(m, level)
+
+
+# --- Orders: their places in the queues ---
+
+
+@inlined
+def join_queue(m: Memory, order: int, side: int, price: int, size: int, placed: int) -> None:
+    """Put an order at the back of a level's queue."""
+    level = level_at(m, side, price)
+    back = link(m, level, PREVIOUS)
+    set_word(m, order, PLACED, placed)
+    set_link(m, order, LEVEL, level)
+    set_link(m, order, SIZE, size)
+    set_link(m, order, PREVIOUS, back)
+    set_link(m, order, NEXT, level)
+    set_link(m, back, NEXT, order)
+    set_link(m, level, PREVIOUS, order)
+    set_link(m, level, ORDERS, link(m, level, ORDERS) + 1)
+    set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size)
+
+
+@inlined
+def leave_queue(m: Memory, order: int) -> None:
+    """Take an order out of its level's queue, and an emptied level out of its side."""
+    level = link(m, order, LEVEL)
+    before, after = link(m, order, PREVIOUS), link(m, order, NEXT)
+    set_link(m, before, NEXT, after)
+    set_link(m, after, PREVIOUS, before)
+    set_word(m, level, QUANTITY, word(m, level, QUANTITY) - size_of(m, order))
+    set_link(m, level, ORDERS, link(m, level, ORDERS) - 1)
+    if link(m, level, ORDERS) == 0:
+        drop_level(m, level)
+
+
+@inlined
+def size_of(m: Memory, order: int) -> int:
+    """An order's size; sizes are unsigned."""
+    return link(m, order, SIZE) & LOW
+
+
+@inlined
+def resize(m: Memory, order: int, size: int) -> None:
+    """Change an order's size where it stands."""
+    level = link(m, order, LEVEL)
+    set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size - size_of(m, order))
+    set_link(m, order, SIZE, size)
+
+
+@inlined
+def remove_order(m: Memory, order: int, place: int) -> None:
+    """Take an order, whose id stands at `place`, out of the book."""
+    leave_queue(m, order)
+    erase_id(m, place)
+    return_node(m, order)
+
+
+@kernel
+def clear_side(m: Memory, side: int) -> int:
+    """Remove all orders of a side. Returns 1 if there were any."""
+    at = side * SIDE_WORDS
+    base, count = m.sides[at + BASE], m.sides[at + COUNT]
+    book_key = m.books[(side >> 1) * BOOK_WORDS + BOOK_KEY]
+    for i in range(base, base + count):
+        level = widen(m.levels[i])
+        order = link(m, level, NEXT)
+        while order != level:
+            after = link(m, order, NEXT)
+            forget_id(m, order, book_key)
+            return_node(m, order)
+            order = after
+        discard_level(m, level, side, word(m, level, PRICE))
+    m.sides[at + COUNT] = 0
+    return 1 if count > 0 else 0
+
+
+# --- Books ---
+
+
+@inlined
+def book_key(header: int) -> int:
+    """Instrument and publisher, as they stand side by side in an event's first word."""
+    return (header >> 16) & BOOK_KEY_MASK
+
+
+@inlined
+def book_of(m: Memory, key: int) -> int:
+    """The book of an instrument at a publisher, registered if it is new."""
+    place = ((key * GOLDEN) >> 40) & m.book_mask
+    while True:
+        book = widen(m.book_table[place]) - 1
+        if book < 0:
+            return register_book(m, key, place)
+        if m.books[book * BOOK_WORDS + BOOK_KEY] == key:
+            return book
+        place = (place + 1) & m.book_mask
+
+
+@kernel
+def register_book(m: Memory, key: int, place: int) -> int:
+    book = m.state[BOOKS]
+    m.state[BOOKS] = book + 1
+    m.book_table[place] = book + 1
+    m.books[book * BOOK_WORDS + BOOK_KEY] = key
+    for side in range(2 * book, 2 * book + 2):
+        base = m.state[ARENA_USED] + PAD
+        m.sides[side * SIDE_WORDS + BASE] = base
+        m.sides[side * SIDE_WORDS + CAPACITY] = FIRST_CAPACITY
+        m.state[ARENA_USED] = base + FIRST_CAPACITY
+    return book
+
+
+@kernel
+def move_books(books: Int64s, count: int, table: Int32s) -> None:
+    """Enter the first `count` books into an empty, larger table."""
+    for book in range(count):
+        place = ((books[book, BOOK_KEY] * GOLDEN) >> 40) & (table.size - 1)
+        while table[place] != 0:
+            place = (place + 1) & (table.size - 1)
+        table[place] = book + 1
+
+
+# --- Events ---
+
+
+class Event(NamedTuple):
+    """One event, unpacked."""
+
+    order_id: int
+    price: int
+    size: int
+    flags: int
+    side: int  # the byte: BID, ASK, NO_SIDE or rubbish
+    ts_event: int
+
+
+@inlined
+def rests(event: Event) -> bool:
+    """Whether an order of this price and size can stand in a book. NO_KEY as a price would break the pads."""
+    return event.price != UNDEF_PRICE and event.price != NO_KEY and event.size > 0
+
+
+@inlined
+def names_side(event: Event) -> bool:
+    return event.side == BID or event.side == ASK
+
+
+@inlined
+def side_of(book: int, event: Event) -> int:
+    return 2 * book + (event.side == ASK)
+
+
+@inlined
+def enter(m: Memory, order: int, side: int, event: Event) -> None:
+    join_queue(m, order, side, event.price, event.size, event.ts_event)
+
+
+@inlined
+def add(m: Memory, book: int, key: int, event: Event) -> int:
+    """Add an order; one that rests already moves to its new place. Returns 1 if the book changed."""
+    if not names_side(event):
+        m.state[INVALID_EVENTS] += 1
+        return 0
+    if event.flags & TOB:
+        return replace_side(m, side_of(book, event), event)
+    if not rests(event):
+        m.state[INVALID_EVENTS] += 1
+        return 0
+    hashed = id_hash(event.order_id, key)
+    place = find_id(m, hashed, event.order_id, book)
+    if m.ids[place] == 0:
+        order = take_node(m)
+        set_word(m, order, ORDER_ID, event.order_id)
+        m.ids[place] = hashed & HIGH | order
+    else:
+        m.state[DUPLICATE_ORDERS] += 1
+        order = m.ids[place] & LOW
+        leave_queue(m, order)
+    enter(m, order, side_of(book, event), event)
+    return 1
+
+
+@inlined
+def replace_side(m: Memory, side: int, event: Event) -> int:
+    """A top-of-book publisher's new best: all it has on that side. Without a price or a size the side is empty."""
+    changed = clear_side(m, side)
+    if not rests(event):
+        return changed
+    order = take_node(m)
+    set_word(m, order, ORDER_ID, event.order_id)
+    enter(m, order, side, event)
+    return 1
+
+
+@inlined
+def cancel(m: Memory, book: int, key: int, event: Event) -> int:
+    """Reduce an order in its place, or remove it. Returns 1 if the book changed."""
+    place = find_id(m, id_hash(event.order_id, key), event.order_id, book)
+    if m.ids[place] == 0:
+        m.state[UNKNOWN_ORDERS] += 1
+        return 0
+    if event.size == 0:
+        m.state[INVALID_EVENTS] += 1
+        return 0
+    order = m.ids[place] & LOW
+    left = size_of(m, order) - event.size
+    if left > 0:
+        resize(m, order, left)
+    else:
+        remove_order(m, order, place)
+    return 1
+
+
+@inlined
+def modify(m: Memory, book: int, key: int, event: Event) -> int:
+    """Resize an order in its place, move it to another, or remove it. Returns 1 if the book changed.
+
+    An unknown order is added: the stream began after it. A side of NO_SIDE leaves an order on the side it has.
+    """
+    hashed = id_hash(event.order_id, key)
+    place = find_id(m, hashed, event.order_id, book)
+    if m.ids[place] == 0:
+        m.state[UNKNOWN_ORDERS] += 1
+        if not (rests(event) and names_side(event)):
+            return 0
+        order = take_node(m)
+        set_word(m, order, ORDER_ID, event.order_id)
+        m.ids[place] = hashed & HIGH | order
+        enter(m, order, side_of(book, event), event)
+        return 1
+    order = m.ids[place] & LOW
+    level = link(m, order, LEVEL)
+    side = link(m, level, SIDE)
+    if names_side(event):
+        new_side = side_of(book, event)
+    elif event.side == NO_SIDE:
+        new_side = side
+    else:
+        m.state[INVALID_EVENTS] += 1
+        return 0
+    if not rests(event):
+        remove_order(m, order, place)
+        return 1
+    size = size_of(m, order)
+    if new_side == side and word(m, level, PRICE) == event.price and event.size <= size:
+        resize(m, order, event.size)
+        return 1 if event.size < size else 0
+    leave_queue(m, order)
+    enter(m, order, new_side, event)
+    return 1
+
+
+@inlined
+def apply_event(m: Memory, events: Pointer, at: int) -> None:
+    """Apply the event whose first word is `events[at]`. It may need all that `has_room` promises."""
+    body = events[at + EVENT_BODY]
+    action = (body >> 48) & 0xFF
+    counter = counter_of(action)
+    if counter == 0:
+        m.state[UNKNOWN_ACTIONS] += 1
+        return
+    key = book_key(events[at + EVENT_HEADER])
+    book = book_of(m, key)
+    event = Event(
+        events[at + EVENT_ORDER_ID],
+        events[at + EVENT_PRICE],
+        body & LOW,
+        (body >> 32) & 0xFF,
+        (body >> 56) & 0xFF,
+        events[at + EVENT_TS_EVENT],
+    )
+    changed = 0
+    if action == ADD:
+        changed = add(m, book, key, event)
+    elif action == CANCEL:
+        changed = cancel(m, book, key, event)
+    elif action == MODIFY:
+        changed = modify(m, book, key, event)
+    elif action == CLEAR:
+        changed = clear_side(m, 2 * book) | clear_side(m, 2 * book + 1)
+    row = book * BOOK_WORDS
+    m.books[row + counter] += 1
+    m.books[row + SEQUENCE] += changed
+    m.books[row + TS_EVENT] = event.ts_event
+    m.books[row + TS_RECV] = events[at + EVENT_TS_RECV]
+    m.books[row + FLAGS] = event.flags
+
+
+@inlined
+def counter_of(action: int) -> int:
+    """The word of a book that counts events of this action; 0 for a byte that is none."""
+    if action == ADD:
+        return ADDS
+    if action == CANCEL:
+        return CANCELS
+    if action == MODIFY:
+        return MODIFIES
+    if action == FILL:
+        return FILLS
+    if action == TRADE:
+        return TRADES
+    if action == CLEAR:
+        return CLEARS
+    if action == NONE:
+        return NONES
+    return 0
+
+
+@inlined
+def has_room(m: Memory) -> bool:
+    """Whether the worst event fits: two nodes, and either a new book with two new sides or a side that doubles."""
+    return (
+        m.state[USED] + 2 <= m.node_capacity
+        and m.state[BOOKS] < m.book_capacity
+        and m.state[ARENA_USED] + 2 * (PAD + m.state[LARGEST_SIDE]) <= m.arena_capacity
+    )
+
+
+@inlined
+def prefetch_ahead(m: Memory, events: Pointer, at: int, end: int) -> None:
+    """Start loading what later events will touch: first their place among the ids, later the node found there."""
+    soon, later = at + 8 * EVENT_WORDS, at + 16 * EVENT_WORDS
+    if later < end:
+        hashed = id_hash(events[later + EVENT_ORDER_ID], book_key(events[later + EVENT_HEADER]))
+        prefetch(m.ids, id_home(m, hashed))
+        hashed = id_hash(events[soon + EVENT_ORDER_ID], book_key(events[soon + EVENT_HEADER]))
+        prefetch(m.nodes, (m.ids[id_home(m, hashed)] & LOW) * NODE_WORDS)
+
+
+@kernel
+def apply_events(arrays: Arrays, events: Int64s) -> int:
+    """Apply events in order until the arrays have no room for another. Returns how many were applied.
+
+    `events`: the 64-bit words of ORDER_EVENT rows, contiguous and aligned.
+    """
+    m = memory(arrays)
+    words = pointer(events)
+    large = m.state[USED] >= PREFETCH_NODES
+    for at in range(0, events.size, EVENT_WORDS):
+        if not has_room(m):
+            return at // EVENT_WORDS
+        if large:
+            prefetch_ahead(m, words, at, events.size)
+        apply_event(m, words, at)
+    return events.size // EVENT_WORDS
+
+
+# --- Reading: the sides of several books as one ---
+
+
+@inlined
+def key_after(m: Memory, side: int, taken: int) -> int:
+    """The key of a side's level number `taken` from the best; NO_KEY (the run's pad) after the worst."""
+    return m.keys[m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1 - taken]
+
+
+@inlined
+def level_after(m: Memory, side: int, taken: int) -> int:
+    return widen(m.levels[m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1 - taken])
+
+
+@inlined
+def best_key(m: Memory, sides: Int64s, taken: Int64s) -> int:
+    """The best key of all sides, after what is taken of each; NO_KEY if nothing is left."""
+    best = NO_KEY
+    for i in range(sides.size):
+        best = max(best, key_after(m, sides[i], taken[i]))
+    return best
+
+
+@kernel
+def read_levels(arrays: Arrays, sides: Int64s, levels: Int64s) -> int:
+    """Fill rows of (price, size, count) with the best levels of `sides` merged, best first. Returns how many."""
+    m = memory(arrays)
+    taken = np.zeros_like(sides)
+    for row in range(len(levels)):
+        key = best_key(m, sides, taken)
+        if key == NO_KEY:
+            return row
+        levels[row, 0] = key_of(sides[0], key)
+        levels[row, 1] = 0
+        levels[row, 2] = 0
+        for i in range(sides.size):
+            if key_after(m, sides[i], taken[i]) == key:
+                level = level_after(m, sides[i], taken[i])
+                levels[row, 1] += word(m, level, QUANTITY)
+                levels[row, 2] += link(m, level, ORDERS)
+                taken[i] += 1
+    return len(levels)
+
+
+@kernel
+def read_orders(arrays: Arrays, sides: Int64s, orders: Int64s) -> int:
+    """Fill rows of (order id, price, size, ts_event) with the best orders of `sides` merged. Returns how many.
+
+    Best price first; at one price side by side in the order given, and of each side in queue order.
+    """
+    m = memory(arrays)
+    taken = np.zeros_like(sides)
+    row = 0
+    while row < len(orders):
+        key = best_key(m, sides, taken)
+        if key == NO_KEY:
+            break
+        for i in range(sides.size):
+            if key_after(m, sides[i], taken[i]) == key:
+                row = read_queue(m, level_after(m, sides[i], taken[i]), orders, row)
+                taken[i] += 1
+    return row
+
+
+@inlined
+def read_queue(m: Memory, level: int, orders: Int64s, row: int) -> int:
+    """Fill rows from `row` on with a level's orders, front first. Returns the row after them."""
+    order = link(m, level, NEXT)
+    while order != level and row < len(orders):
+        orders[row, 0] = word(m, order, ORDER_ID)
+        orders[row, 1] = word(m, level, PRICE)
+        orders[row, 2] = size_of(m, order)
+        orders[row, 3] = word(m, order, PLACED)
+        order = link(m, order, NEXT)
+        row += 1
+    return row
