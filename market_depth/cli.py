@@ -1,0 +1,218 @@
+"""The `market-depth` command. Each subcommand imports what it needs when it runs: `--help` answers at once."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from market_depth.logging import LogLevel
+
+if TYPE_CHECKING:
+    from market_depth.config import Address
+
+FAILED = 1
+WRONG_CALL = 2
+
+app = typer.Typer(
+    name="market-depth",
+    help="A market's depth feed on your own machine: simulated from a seed or replayed from a recorded file, "
+    "order by order (MBO) and by price level (MBP), over one WebSocket.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line. Errors are one line on standard error; Ctrl-C is no error."""
+    app()
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End with one clear line."""
+    typer.echo(f"market-depth: {message}", err=True)
+    raise typer.Exit(code)
+
+
+class DataTypeChoice(StrEnum):
+    """How a book is shown."""
+
+    MBO = "MBO"
+    MBP = "MBP"
+
+
+def print_version(wanted: bool) -> None:
+    """Answer `--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"market-depth {version('market-depth')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top_level(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the defaults of all options from a TOML file; flags and environment win over it."""
+    if path is None:
+        return None
+    import tomllib
+
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        fail(f"{path}: {error}", WRONG_CALL)
+    known = {parameter.name for parameter in context.command.params} - {"_config"}
+    defaults: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            fail(f"{path}: unknown setting {key!r}", WRONG_CALL)
+        defaults[name] = value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+@app.command()
+def serve(
+    addr: Annotated[
+        str,
+        typer.Option(
+            envvar="MARKET_DEPTH_ADDR", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."
+        ),
+    ] = "127.0.0.1:8080",
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(envvar="MARKET_DEPTH_LOG_LEVEL", case_sensitive=False, help="How much to tell."),
+    ] = LogLevel.INFO,
+    symbols: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MARKET_DEPTH_SYMBOLS",
+            metavar="A,B,…",
+            help="Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            envvar="MARKET_DEPTH_SEED", help="Seed of the simulation: the same seed, the same market."
+        ),
+    ] = 0,
+    scenario: Annotated[
+        str,
+        typer.Option(
+            envvar="MARKET_DEPTH_SCENARIO", help="Kind of market to simulate: calm, busy, trend or burst."
+        ),
+    ] = "calm",
+    events_per_second: Annotated[
+        float | None,
+        typer.Option(
+            envvar="MARKET_DEPTH_EVENTS_PER_SECOND",
+            metavar="N",
+            help="Simulated events a second for each symbol. By default the scenario's.",
+        ),
+    ] = None,
+    interval_ms: Annotated[
+        int,
+        typer.Option(
+            envvar="MARKET_DEPTH_INTERVAL_MS", metavar="MS", help="Time between two snapshots of a stream."
+        ),
+    ] = 300,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="MARKET_DEPTH_REPLAY",
+            metavar="FILE",
+            help="DBN file to replay (.dbn, .dbn.zst); repeatable.",
+        ),
+    ] = None,
+    speed: Annotated[
+        str,
+        typer.Option(
+            envvar="MARKET_DEPTH_SPEED",
+            metavar="FACTOR",
+            help="Speed of a replay: a factor of recorded time, or max.",
+        ),
+    ] = "1",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            envvar="MARKET_DEPTH_RATE",
+            metavar="N",
+            help="Replay N records a second instead of recorded time.",
+        ),
+    ] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", envvar="MARKET_DEPTH_LOOP", help="Start a replay again when it ends.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(envvar="MARKET_DEPTH_LIMIT", metavar="N", help="Replay only the first N records."),
+    ] = None,
+    _config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="MARKET_DEPTH_CONFIG",
+            metavar="FILE",
+            callback=load_config_file,
+            is_eager=True,
+            help="TOML file with these options; flags and environment win over it.",
+        ),
+    ] = None,
+) -> None:
+    """Serve depth of many symbols over one WebSocket, until Ctrl-C."""
+    import trio
+    from pydantic import ValidationError
+
+    from market_depth import app as application
+    from market_depth.config import ServeConfig, parse_address
+    from market_depth.logging import configure
+
+    configure(log_level)
+    try:
+        settings = ServeConfig.model_validate(
+            {
+                "address": parse_address(addr),
+                "interval_ms": interval_ms,
+                "symbols": None if symbols is None else tuple(name.strip() for name in symbols.split(",")),
+                "seed": seed,
+                "scenario": scenario,
+                "events_per_second": events_per_second,
+                "replay": tuple(replay or ()),
+                "speed": speed,
+                "rate": rate,
+                "loop": loop,
+                "limit": limit,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        fail(f"--{option}: {first['msg'].removeprefix('Value error, ')}", WRONG_CALL)
+    except ValueError as error:
+        fail(str(error), WRONG_CALL)
+    try:
+        trio.run(application.serve, settings, announce)
+    except application.StartError as error:
+        fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def announce(address: "Address", symbols: list[str]) -> None:
+    """Tell on standard output where the server is."""
+    typer.echo(f"Serving {', '.join(symbols)} on ws://{address}/ (page: http://{address}/)")
+    sys.stdout.flush()

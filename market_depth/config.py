@@ -1,0 +1,71 @@
+"""What `serve` was told to do, checked: the values that `market_depth.app` hands to the parts."""
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT` as an address; an IPv6 host stands in brackets.
+
+    Raises: ValueError that says what is expected.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise ValueError(
+            f"{text!r} is not an address: HOST:PORT is expected, such as 127.0.0.1:8080 or [::1]:8080"
+        )
+    return Address(host, int(port))
+
+
+def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    for symbol in symbols:
+        if symbols.count(symbol) > 1:
+            raise ValueError(f"{symbol!r} is listed more than once")
+    return symbols
+
+
+DEFAULT_SYMBOLS = ("BTCUSD", "ETHUSD", "ADAUSD")
+
+
+class ServeConfig(BaseModel):
+    """One server: where it listens, how it publishes, and what its feeds are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: Address = Address("127.0.0.1", 8080)
+    interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 300
+
+    symbols: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = None
+    """Simulated symbols; by default DEFAULT_SYMBOLS, or none when a file is replayed."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    scenario: str = "calm"
+    events_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+    replay: tuple[Path, ...] = ()
+    speed: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["max"] = 1.0
+    rate: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
+    loop: bool = False
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def simulated_symbols(self) -> tuple[str, ...]:
+        """The symbols to simulate: those asked for; without a replay, the default ones."""
+        if self.symbols is not None:
+            return self.symbols
+        return () if self.replay else DEFAULT_SYMBOLS

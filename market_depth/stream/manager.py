@@ -1,0 +1,104 @@
+"""Who gets what: the streams of all clients, grouped so that equal wishes are served together.
+
+Clients with equal streams form a *plan*. They receive byte-identical frames, so the broadcaster makes those once for a
+plan and not for each client: a thousand pages that all subscribe alike are one plan.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from market_depth.stream.publisher import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from protocol.session import Subscription
+
+
+class Stream(NamedTuple):
+    """One stream as it goes into frames: what it shows, under which id."""
+
+    topic: Topic
+    stream_id: str
+
+
+Client = TypeVar("Client")
+
+
+class Plan(Generic[Client]):
+    """Clients whose streams are equal, ids included."""
+
+    __slots__ = ("clients", "streams")
+
+    def __init__(self, streams: tuple[Stream, ...]) -> None:
+        self.streams = streams
+        self.clients: dict[Client, None] = {}  # as an ordered set
+
+
+class StreamManager(Generic[Client]):
+    """The streams of every client, the plans they add up to, and how many streams each topic has."""
+
+    def __init__(self) -> None:
+        self._streams: dict[Client, dict[str, Stream]] = {}
+        self._plan_of: dict[Client, Plan[Client]] = {}
+        self._plans: dict[tuple[Stream, ...], Plan[Client]] = {}
+        self._topics: dict[Topic, int] = {}
+
+    @property
+    def topics(self) -> Mapping[Topic, int]:
+        """The topics that somebody receives, with the number of their streams."""
+        return self._topics
+
+    @property
+    def plans(self) -> Collection[Plan[Client]]:
+        """The plans that somebody follows."""
+        return self._plans.values()
+
+    def start(self, client: Client, subscription: Subscription) -> Stream:
+        """Give a client one more stream, of an id it does not use yet."""
+        topic = Topic(subscription.symbol, subscription.data_type, subscription.max_levels)
+        stream = Stream(topic, subscription.stream_id)
+        streams = self._streams.setdefault(client, {})
+        assert stream.stream_id not in streams, "the session has refused a stream id in use"
+        streams[stream.stream_id] = stream
+        self._topics[topic] = self._topics.get(topic, 0) + 1
+        self._replan(client, streams)
+        return stream
+
+    def stop(self, client: Client, stream_id: str) -> Topic | None:
+        """Take a stream from a client. Returns: its topic, when nobody else receives that."""
+        streams = self._streams[client]
+        stream = streams.pop(stream_id)
+        self._replan(client, streams)
+        return self._release(stream.topic)
+
+    def leave(self, client: Client) -> list[Topic]:
+        """Take all streams from a client. Returns: the topics that nobody receives any more."""
+        streams = self._streams.pop(client, {})
+        self._replan(client, {})
+        released = [self._release(stream.topic) for stream in streams.values()]
+        return [topic for topic in released if topic is not None]
+
+    def _release(self, topic: Topic) -> Topic | None:
+        self._topics[topic] -= 1
+        if self._topics[topic]:
+            return None
+        del self._topics[topic]
+        return topic
+
+    def _replan(self, client: Client, streams: Mapping[str, Stream]) -> None:
+        before = self._plan_of.pop(client, None)
+        if before is not None:
+            del before.clients[client]
+            if not before.clients:
+                del self._plans[before.streams]
+        if streams:
+            key = tuple(sorted(streams.values()))
+            plan = self._plans.get(key)
+            if plan is None:
+                plan = self._plans[key] = Plan(key)
+            plan.clients[client] = None
+            self._plan_of[client] = plan
+        else:
+            self._streams.pop(client, None)

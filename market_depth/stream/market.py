@@ -1,0 +1,75 @@
+"""One feed's books, from the first event to what may be shown of them.
+
+    warming ──► waiting ──► open        the engine is compiled or loaded; the first events have come
+
+Nothing is shown before `open`: a subscriber that comes early waits for its first snapshot, it never sees a book that
+is empty only because we have just started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protocol.codecs import price_levels_text, resting_orders_text
+from protocol.events import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from market_depth.book.engine import BookEngine
+    from protocol.events import OrderEvents
+    from protocol.instrument import Instrument
+    from protocol.messages import DataType
+
+BOTH_SIDES = (Side.BID, Side.ASK)
+
+
+class Market:
+    """The instruments of one feed and the engine that rebuilds their books."""
+
+    def __init__(self, instruments: Sequence[Instrument], market_time: Callable[[], int]) -> None:
+        """`market_time` tells what time it is in the market, in ns since the epoch."""
+        self.instruments = {instrument.symbol: instrument for instrument in instruments}
+        self.market_time = market_time
+        self.is_open = False
+        self._engine: BookEngine | None = None
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether events can be applied."""
+        return self._engine is not None
+
+    def warm(self, engine: BookEngine) -> None:
+        """Take the engine that will hold the books."""
+        self._engine = engine
+
+    def apply(self, events: OrderEvents) -> None:
+        """Change the books by a batch that ends with an event's last record."""
+        assert self._engine is not None, "no events before the engine is there"
+        self._engine.apply(events)
+        self.is_open = True
+
+    def sequence(self, symbol: str) -> int:
+        """How often the symbol's book has changed; equal sequence means equal book."""
+        assert self._engine is not None, "nothing is shown before the first events"
+        return self._engine.sequence(self.instruments[symbol].instrument_id)
+
+    def book_text(self, symbol: str, data_type: DataType, depth: int) -> str:
+        """The symbol's book as JSON text, the `data` of a `MarketData` frame."""
+        # Imported late: the views load numba, which takes longer than a server may take to accept.
+        from market_depth.book.views import price_levels, resting_orders
+
+        engine = self._engine
+        assert engine is not None, "nothing is shown before the first events"
+        instrument = self.instruments[symbol]
+        match data_type:
+            case "MBP":
+                bid_levels, ask_levels = (
+                    price_levels(engine, instrument.instrument_id, side, depth) for side in BOTH_SIDES
+                )
+                return price_levels_text(instrument, bid_levels, ask_levels)
+            case "MBO":
+                bids, asks = (
+                    resting_orders(engine, instrument.instrument_id, side, depth) for side in BOTH_SIDES
+                )
+                return resting_orders_text(instrument, bids, asks, self.market_time())
