@@ -12,6 +12,11 @@ from market_depth.logging import LogLevel
 if TYPE_CHECKING:
     from market_depth.config import Address
 
+SETTINGS_EPILOG = (
+    "Each option can also be given in the environment (--addr as MARKET_DEPTH_ADDR, and so on) or in the TOML file that "
+    "--config names; flags win over the environment, the environment wins over the file."
+)
+
 FAILED = 1
 WRONG_CALL = 2
 
@@ -22,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -84,22 +90,28 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-@app.command()
+@app.command(epilog=SETTINGS_EPILOG)
 def serve(
     addr: Annotated[
         str,
         typer.Option(
-            envvar="MARKET_DEPTH_ADDR", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."
+            envvar="MARKET_DEPTH_ADDR",
+            show_envvar=False,
+            metavar="HOST:PORT",
+            help="Where to listen; port 0 takes a free one.",
         ),
     ] = "127.0.0.1:8080",
     log_level: Annotated[
         LogLevel,
-        typer.Option(envvar="MARKET_DEPTH_LOG_LEVEL", case_sensitive=False, help="How much to tell."),
+        typer.Option(
+            envvar="MARKET_DEPTH_LOG_LEVEL", show_envvar=False, case_sensitive=False, help="How much to tell."
+        ),
     ] = LogLevel.INFO,
     symbols: Annotated[
         str | None,
         typer.Option(
             envvar="MARKET_DEPTH_SYMBOLS",
+            show_envvar=False,
             metavar="A,B,…",
             help="Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay.",
         ),
@@ -107,19 +119,24 @@ def serve(
     seed: Annotated[
         int,
         typer.Option(
-            envvar="MARKET_DEPTH_SEED", help="Seed of the simulation: the same seed, the same market."
+            envvar="MARKET_DEPTH_SEED",
+            show_envvar=False,
+            help="Seed of the simulation: the same seed, the same market.",
         ),
     ] = 0,
     scenario: Annotated[
         str,
         typer.Option(
-            envvar="MARKET_DEPTH_SCENARIO", help="Kind of market to simulate: calm, busy, trend or burst."
+            envvar="MARKET_DEPTH_SCENARIO",
+            show_envvar=False,
+            help="Kind of market to simulate: calm, busy, trend or burst.",
         ),
     ] = "calm",
     events_per_second: Annotated[
         float | None,
         typer.Option(
             envvar="MARKET_DEPTH_EVENTS_PER_SECOND",
+            show_envvar=False,
             metavar="N",
             help="Simulated events a second for each symbol. By default the scenario's.",
         ),
@@ -127,13 +144,17 @@ def serve(
     interval_ms: Annotated[
         int,
         typer.Option(
-            envvar="MARKET_DEPTH_INTERVAL_MS", metavar="MS", help="Time between two snapshots of a stream."
+            envvar="MARKET_DEPTH_INTERVAL_MS",
+            show_envvar=False,
+            metavar="MS",
+            help="Time between two snapshots of a stream.",
         ),
     ] = 300,
     replay: Annotated[
         list[Path] | None,
         typer.Option(
             envvar="MARKET_DEPTH_REPLAY",
+            show_envvar=False,
             metavar="FILE",
             help="DBN file to replay (.dbn, .dbn.zst); repeatable.",
         ),
@@ -142,6 +163,7 @@ def serve(
         str,
         typer.Option(
             envvar="MARKET_DEPTH_SPEED",
+            show_envvar=False,
             metavar="FACTOR",
             help="Speed of a replay: a factor of recorded time, or max.",
         ),
@@ -150,22 +172,32 @@ def serve(
         float | None,
         typer.Option(
             envvar="MARKET_DEPTH_RATE",
+            show_envvar=False,
             metavar="N",
             help="Replay N records a second instead of recorded time.",
         ),
     ] = None,
     loop: Annotated[
-        bool, typer.Option("--loop", envvar="MARKET_DEPTH_LOOP", help="Start a replay again when it ends.")
+        bool,
+        typer.Option(
+            "--loop", envvar="MARKET_DEPTH_LOOP", show_envvar=False, help="Start a replay again when it ends."
+        ),
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(envvar="MARKET_DEPTH_LIMIT", metavar="N", help="Replay only the first N records."),
+        typer.Option(
+            envvar="MARKET_DEPTH_LIMIT",
+            show_envvar=False,
+            metavar="N",
+            help="Replay only the first N records.",
+        ),
     ] = None,
     _config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             envvar="MARKET_DEPTH_CONFIG",
+            show_envvar=False,
             metavar="FILE",
             callback=load_config_file,
             is_eager=True,
