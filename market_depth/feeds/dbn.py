@@ -1,0 +1,220 @@
+"""Recorded DBN files, plain or compressed with zstd, of every DBN version: what they hold, and their order events.
+
+Reading blocks on the disk and needs no event loop: a replay calls it in a thread, other programs directly.
+Source: the DBN encoding as databento_dbn reads it, which also decodes the metadata here.
+"""
+
+import logging
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from databento_dbn import DBNError, Metadata, RType, Schema
+
+from market_depth.feeds.base import FeedError
+from market_depth.feeds.dbn_instruments import instruments_in, mapped_symbols
+from market_depth.feeds.dbn_records import CHUNK_BYTES, WORD, ByteStream, DamagedFileError, RecordReader
+from market_depth.feeds.zstd import ZstdStream
+from protocol.events import OrderEvents
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"DBN"
+MAGIC_ZSTD = b"\x28\xb5\x2f\xfd"
+MAGIC_ZSTD_SKIPPABLE = (
+    b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5F: some tools begin a zstd file with such a frame
+)
+MAGIC_DBZ = b"DBZ"  # inside such a frame
+
+NEWEST_VERSION = 3
+
+PREFIX_BYTES = 8
+"""Magic, version, and the length of the metadata that follow."""
+
+MAX_METADATA_BYTES = 1 << 30
+"""More is damage: every option of the US market over a year stays below."""
+
+RTYPE_NAMES = {int(rtype): str(rtype) for rtype in RType.variants()}
+
+NO_TIME = 2**64 - 1
+
+__all__ = ["DamagedFileError", "DbnFile", "FileUnreadableError", "NotDbnError", "SchemaError"]
+
+
+class FileUnreadableError(FeedError):
+    """There is no file at the path, or none that may be read: check the path."""
+
+
+class NotDbnError(FeedError):
+    """The file is not DBN as it is: convert it, or choose another."""
+
+
+class SchemaError(FeedError):
+    """A sound DBN file of another schema: market data by order (MBO) is needed."""
+
+
+class DbnFile:
+    """An open DBN file: its instruments, and its order events chunk by chunk.
+
+    Instruments are those of the metadata, and of the symbol mappings and order events in the first chunk (16,384
+    records); their venue is the dataset. `instruments_in` tells how they get distinct symbols and their tick sizes.
+    """
+
+    blocks = True
+    """Reading may wait for the disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read as far as its first order events.
+
+        Raises: FileUnreadableError, NotDbnError, SchemaError; DamagedFileError where not one order event can be had.
+        """
+        self.name = path.name
+        self.left_out = 0
+        """How many order events were dropped because nothing at the beginning named their instrument."""
+        self._file = _open(path)
+        try:
+            metadata, self._body_offset = self._read_metadata()
+            if metadata.schema not in (Schema.MBO, None):
+                raise self._wrong_schema(str(metadata.schema))
+            self._ts_out = metadata.ts_out
+            self._reader = self._reader_at_body()
+            first = self._reader.read()
+            if metadata.schema is None and not len(first):  # a live capture: its records tell what it holds
+                raise self._wrong_schema(
+                    ", ".join(map(_rtype_name, sorted(self._reader.other_rtypes))) or "no"
+                )
+            symbols = mapped_symbols(metadata)
+            symbols |= {i: s for i, s in self._reader.symbols.items() if i not in symbols}
+            self.instruments = instruments_in(symbols, metadata.dataset, first)
+        except BaseException:
+            self._file.close()
+            raise
+        self._next: OrderEvents | None = first
+        times = first["ts_recv"]
+        timed = times[times < NO_TIME]
+        self.start_ns = int(timed[0]) if len(timed) else 0
+        """The first `ts_recv` in the file, ns since the epoch; 0 when there is none."""
+        self._ids = np.array([instrument.instrument_id for instrument in self.instruments], np.uint32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self) -> OrderEvents:
+        """The next order events, contiguous and aligned, about 16,384 of them at most; none at the end.
+
+        Raises: DamagedFileError, after everything before the damage has been returned.
+        """
+        while True:
+            events = self._reader.read() if self._next is None else self._next
+            self._next = None
+            named = np.isin(events["instrument_id"], self._ids)
+            if not len(events) or named.all():
+                return events
+            if not self.left_out:
+                logger.warning("%s: leaves out instruments that nothing at its beginning names", self.name)
+            events = events[named]
+            self.left_out += len(named) - len(events)
+            if len(events):
+                return events
+
+    def rewind(self) -> None:
+        """Go back to the first order event."""
+        self._next = None
+        self._reader = self._reader_at_body()
+
+    def close(self) -> None:
+        """Close the file. Closing again does nothing."""
+        self._file.close()
+
+    def _content(self) -> ByteStream:
+        """What the file holds, from its first byte, without its compression, which shows in its first bytes."""
+        self._file.seek(0)
+        head = self._file.read(PREFIX_BYTES + len(MAGIC_DBZ))
+        self._file.seek(0)
+        if not head:
+            raise NotDbnError(self.name, "is empty", "fetch the file again")
+        skippable = head[0] >> 4 == 5 and head[1:4] == MAGIC_ZSTD_SKIPPABLE
+        if skippable and head[PREFIX_BYTES:] == MAGIC_DBZ:
+            raise NotDbnError(
+                self.name, "is DBZ, the format before DBN", "convert it with databento's dbn tool"
+            )
+        return ZstdStream(self._file) if skippable or head.startswith(MAGIC_ZSTD) else self._file
+
+    def _read_metadata(self) -> tuple[Metadata, int]:
+        """The metadata, and where the records start in the content."""
+        content = self._content()
+        prefix = self._read_header(content, PREFIX_BYTES)
+        if prefix[: len(MAGIC)] != MAGIC:
+            raise self._not_dbn(prefix)
+        if len(prefix) < PREFIX_BYTES:
+            raise self._broken_metadata()
+        version = prefix[3]
+        if not 1 <= version <= NEWEST_VERSION:
+            raise NotDbnError(
+                self.name, f"is DBN version {version}", f"versions 1 to {NEWEST_VERSION} can be read"
+            )
+        size = int.from_bytes(prefix[4:], "little")
+        encoded = self._read_header(content, size) if size <= MAX_METADATA_BYTES else b""
+        if len(encoded) < size:
+            raise self._broken_metadata()
+        try:
+            return Metadata.decode(prefix + encoded), PREFIX_BYTES + size
+        except DBNError as error:
+            raise NotDbnError(
+                self.name, f"has metadata that makes no sense ({error})", "fetch the file again"
+            ) from error
+
+    def _read_header(self, content: ByteStream, size: int) -> bytes:
+        """`size` bytes, or fewer at the end of the file."""
+        header = bytearray()
+        buffer = memoryview(bytearray(min(size, CHUNK_BYTES)))
+        try:
+            while len(header) < size and (count := content.readinto(buffer[: size - len(header)])):
+                header += buffer[:count]
+        except OSError as error:
+            raise NotDbnError(
+                self.name, f"cannot be read: {error.strerror or error}", "fetch the file again"
+            ) from error
+        return bytes(header)
+
+    def _not_dbn(self, prefix: bytes) -> NotDbnError:
+        if len(prefix) > 1 and prefix[0] * WORD >= PREFIX_BYTES and prefix[1] in RTYPE_NAMES:
+            return NotDbnError(
+                self.name,
+                "holds records without DBN's metadata before them",
+                "write it again with its metadata",
+            )
+        return NotDbnError(self.name, "is not a DBN file", "give a .dbn or .dbn.zst file of MBO records")
+
+    def _broken_metadata(self) -> NotDbnError:
+        return NotDbnError(self.name, "breaks off inside its metadata", "fetch the file again")
+
+    def _reader_at_body(self) -> RecordReader:
+        content = self._content()
+        self._read_header(content, self._body_offset)
+        return RecordReader(content, self.name, ts_out=self._ts_out)
+
+    def _wrong_schema(self, holds: str) -> SchemaError:
+        return SchemaError(self.name, f"holds {holds} records", "market-depth replays mbo")
+
+
+def _rtype_name(rtype: int) -> str:
+    return RTYPE_NAMES.get(rtype, f"type {rtype:#x}")
+
+
+def _open(path: Path) -> BufferedReader:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileUnreadableError(str(path), "is not a file", "give the path of a .dbn or .dbn.zst file")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise FileUnreadableError(str(path), "no such file", "check the path") from error
+    except OSError as error:
+        raise FileUnreadableError(
+            str(path), f"cannot be opened: {error.strerror}", "check the path"
+        ) from error
