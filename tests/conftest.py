@@ -1,5 +1,6 @@
-"""What every test may use: golden files, which hold an output that must not change by a byte."""
+"""What every test may use: golden files, which hold an output that must not change by a byte, and recorded data."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,3 +30,20 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         assert output + b"\n" == path.read_bytes()
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of recorded market data, which is no part of the repository.
+
+    MARKET_DEPTH_REALDATA names it; by default it lies beside the repository. A test without it is skipped, or fails
+    where MARKET_DEPTH_REQUIRE has the word `realdata`.
+    """
+    beside = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("MARKET_DEPTH_REALDATA", beside))
+    if not folder.is_dir():
+        reason = f"recorded market data is not at {folder}: set MARKET_DEPTH_REALDATA"
+        if "realdata" in os.environ.get("MARKET_DEPTH_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
