@@ -79,7 +79,7 @@ def test_narrow_random_events_leave_equal_books(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_wide_random_bytes_leave_equal_books(seed: int) -> None:
-    events = wide_events(np.random.default_rng(seed), 3_000)
+    events = wide_events(np.random.default_rng(seed), 1_000)
     engine, plain = BookEngine(), PlainBooks()
     engine.apply(events)
     plain.apply(events)
