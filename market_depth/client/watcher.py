@@ -1,0 +1,171 @@
+"""The terminal watcher: one symbol's ladder, drawn again and again until the user leaves."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live as LiveScreen
+
+from market_depth.client.connection import (
+    Connect,
+    ConnectionLost,
+    Live,
+    Waiting,
+    follow,
+    open_socket,
+    websocket_url,
+)
+from market_depth.client.keyboard import pressed_keys
+from market_depth.client.ladder import ladder
+from market_depth.client.view import MarketView
+from protocol.messages import DEFAULT_LEVELS, DataType, Subscribe
+
+DEFAULT_SYMBOL = "BTCUSD"
+"""Watched when none is named: the base protocol lists no symbols, and this one is served unless others are chosen."""
+
+OPTIONS = {"symbol": "SYMBOL", "data_type": "--data-type", "max_levels": "--levels"}
+"""A subscription's fields as the person at the terminal names them."""
+
+DRAW_INTERVAL_S = 0.1
+
+CONNECT_LIMIT_S = 5.0
+FIRST_BOOK_LIMIT_S = 30.0
+"""A server answers before it has a book: its first start compiles for some seconds."""
+
+Keys = Callable[[], AbstractAsyncContextManager[trio.abc.ReceiveChannel[str]]]
+
+
+def run_watch(
+    addr: str,
+    symbol: str | None = None,
+    data_type: DataType = "MBP",
+    levels: int = DEFAULT_LEVELS,
+    once: bool = False,
+) -> int:
+    """Show a symbol's book in the terminal until the user leaves, or once.
+
+    Returns: the exit code: 0, or 1 when the server refuses or cannot be reached, or 2 when the call was wrong;
+    why stands on standard error.
+    """
+    console = Console()
+    try:
+        url = websocket_url(addr)
+        subscription = Subscribe(
+            stream_id="watch", symbol=symbol or DEFAULT_SYMBOL, data_type=data_type, max_levels=levels
+        )
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        return _fail(f"{OPTIONS[field]}: must be {Subscribe.model_fields[field].description}", 2)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    if not once and (console.is_dumb_terminal or not sys.stdout.isatty()):
+        return _fail("watch draws on a terminal; add --once for one frame as text", 2)
+    view = MarketView(subscription, addr)
+    try:
+        if once:
+            trio.run(watch_once, url, view, console)
+        else:
+            trio.run(watch, url, view, console, _stdin_keys if sys.stdin.isatty() else None)
+    except ConnectionLost as error:
+        return _fail(f"cannot watch {subscription.symbol} at {addr}: {error}", 1)
+    except KeyboardInterrupt:
+        return 130  # as a shell reports it; the full screen leaves by Ctrl-C as by q
+    if view.refusal is not None:
+        return _fail(view.refusal.message, 1)
+    return 0
+
+
+async def watch(
+    url: str,
+    view: MarketView,
+    console: Console,
+    keys: Keys | None = None,
+    *,
+    connect: Connect = open_socket,
+    wall_ns: Callable[[], int] = time.time_ns,
+) -> None:
+    """Keep the ladder on the whole screen until q, Ctrl-C or a signal, or until the server refuses the stream.
+
+    `keys` opens the keyboard. The terminal is restored on leaving; a refusal is then found in `view`.
+    """
+    with LiveScreen(
+        console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    ) as screen:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_draw, screen, view)
+            nursery.start_soon(_leave_on_signal, nursery.cancel_scope)
+            if keys is not None:
+                nursery.start_soon(_leave_on_key, keys, nursery.cancel_scope)
+            async with follow(url, [view.subscription], connect=connect) as updates:
+                async for update in updates:
+                    view.apply(update, trio.current_time(), wall_ns())
+                    if view.refusal is not None:
+                        break
+            nursery.cancel_scope.cancel()
+
+
+async def watch_once(
+    url: str,
+    view: MarketView,
+    console: Console,
+    *,
+    connect: Connect = open_socket,
+    wall_ns: Callable[[], int] = time.time_ns,
+) -> None:
+    """Print the first frame, or nothing when the server refuses the stream: the refusal is then found in `view`.
+
+    Raises: ConnectionLost when no connection, or no frame after it, comes in time.
+    """
+    reason = "the server does not answer"
+    with trio.move_on_after(CONNECT_LIMIT_S) as limit:
+        async with follow(url, [view.subscription], connect=connect) as updates:
+            async for update in updates:
+                view.apply(update, trio.current_time(), wall_ns())
+                match update:
+                    case Waiting():
+                        reason = update.reason
+                    case Live():
+                        reason = "the server sent no book"
+                        limit.relative_deadline = FIRST_BOOK_LIMIT_S
+                if view.frame is not None or view.refusal is not None:
+                    break
+    if view.frame is not None:
+        console.print(ladder(view, trio.current_time(), console.width))
+    elif view.refusal is None:
+        raise ConnectionLost(reason)
+
+
+async def _draw(screen: LiveScreen, view: MarketView) -> None:
+    while True:
+        # The size is asked for each time: a resized terminal shows the new layout with the next frame.
+        width, height = screen.console.size
+        screen.update(ladder(view, trio.current_time(), width, height), refresh=True)
+        await trio.sleep(DRAW_INTERVAL_S)
+
+
+async def _leave_on_key(keys: Keys, scope: trio.CancelScope) -> None:
+    async with keys() as pressed:
+        async for key in pressed:
+            if key in {"q", "Q"}:
+                break
+    scope.cancel()
+
+
+async def _leave_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+def _stdin_keys() -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[str]]:
+    return pressed_keys(sys.stdin.fileno())
+
+
+def _fail(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"market-depth: {message}\n")
+    return exit_code

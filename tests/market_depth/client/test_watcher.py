@@ -1,0 +1,229 @@
+# ruff: noqa: ARG001 - a test asks for the autojump clock by its name alone: then no wait takes time
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncGenerator
+from io import StringIO
+from itertools import pairwise
+
+import pytest
+import trio
+from rich.console import Console
+from trio.testing import MockClock
+
+from market_depth.client.connection import ConnectionLost, Live, websocket_url
+from market_depth.client.view import MarketView
+from market_depth.client.watcher import run_watch, watch, watch_once
+from protocol.messages import DataType, Error, Subscribe
+from tests.market_depth.client.conftest import WALL_NS
+from tests.market_depth.client.fake_server import fake_depth_server
+from tests.market_depth.client.test_connection import FRAME, FakeSocket, connect_to
+
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
+
+
+def new_view(symbol: str = "BTCUSD", data_type: DataType = "MBP", levels: int = 3) -> MarketView:
+    subscription = Subscribe(stream_id="a", symbol=symbol, data_type=data_type, max_levels=levels)
+    return MarketView(subscription, "127.0.0.1:8080")
+
+
+def terminal() -> Console:
+    return Console(file=StringIO(), width=80, height=24, force_terminal=True, _environ={"TERM": "xterm"})
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@trio.as_safe_channel
+async def q_after_20_s() -> AsyncGenerator[str, None]:
+    await trio.sleep(10)
+    yield "x"
+    await trio.sleep(10)
+    yield "q"
+
+
+@pytest.mark.parametrize("data_type", ["MBP", "MBO"])
+async def test_once_prints_one_frame_as_plain_text(data_type: DataType) -> None:
+    console = Console(file=StringIO(), width=80)
+    async with fake_depth_server() as addr:
+        await watch_once(websocket_url(addr), new_view(data_type=data_type), console)
+    text = written(console)
+    assert "\x1b" not in text
+    assert text.startswith(f" BTCUSD  {data_type}")
+    assert "spread 1.0 (2 ticks)   mid 65,00" in text
+    assert len(text.splitlines()) == 4 + 3 + 1 + 3
+
+
+async def test_once_with_an_unknown_symbol_leaves_the_refusal() -> None:
+    console, view = Console(file=StringIO()), new_view("DOGE")
+    async with fake_depth_server() as addr:
+        await watch_once(websocket_url(addr), view, console)
+    assert written(console) == ""
+    assert view.refusal is not None
+    assert view.refusal.message == "symbol: 'DOGE' is not served (served: ADAUSD, BTCUSD)"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reason", "seconds"),
+    [
+        ([], "nobody listens", 5),
+        ([FakeSocket([], then_silent=True)], "the server sent no book", 30),
+    ],
+)
+async def test_once_gives_up_in_time(
+    attempts: list[FakeSocket], reason: str, seconds: float, autojump_clock: MockClock
+) -> None:
+    start = trio.current_time()
+    with pytest.raises(ConnectionLost, match=reason):
+        await watch_once("ws://fake/", new_view(), Console(file=StringIO()), connect=connect_to(*attempts))
+    assert trio.current_time() - start == seconds
+
+
+async def test_a_lost_server_is_counted_down_to_and_found_again(autojump_clock: MockClock) -> None:
+    console, view = terminal(), new_view()
+    connect = connect_to(FakeSocket([FRAME]), None, None, None, FakeSocket([FRAME], then_silent=True))
+    await watch("ws://fake/", view, console, q_after_20_s, connect=connect, wall_ns=lambda: WALL_NS)
+    countdown = [float(seconds) for seconds in re.findall(r"again in ([0-9.]+) s", written(console))]
+    assert len(countdown) > 10
+    restarts = sum(after > before for before, after in pairwise(countdown))
+    assert restarts == 3, countdown
+    assert isinstance(view.connection, Live)
+
+
+async def test_q_leaves_and_restores_the_screen(autojump_clock: MockClock) -> None:
+    console = terminal()
+    start = trio.current_time()
+    await watch("ws://fake/", new_view(), console, q_after_20_s, connect=connect_to())
+    assert trio.current_time() - start == 20
+    assert written(console).startswith(ENTER_SCREEN)
+    assert written(console).endswith(LEAVE_SCREEN)
+
+
+async def test_a_refusal_ends_the_watch(autojump_clock: MockClock) -> None:
+    refusal = Error(code=404, message="symbol: unknown", stream_id="a")
+    socket = FakeSocket([refusal.model_dump_json()], then_silent=True)
+    console, view = terminal(), new_view()
+    await watch("ws://fake/", view, console, connect=connect_to(socket))
+    assert view.refusal == refusal
+    assert written(console).endswith(LEAVE_SCREEN)
+
+
+async def test_a_resized_terminal_gets_its_layout_with_the_next_frame(autojump_clock: MockClock) -> None:
+    console = terminal()
+
+    @trio.as_safe_channel
+    async def resize_then_q() -> AsyncGenerator[str, None]:
+        await trio.sleep(1)
+        console.file = StringIO()
+        console.width, console.height = 60, 12
+        await trio.sleep(0.05)
+        await trio.sleep(0.2)
+        yield "q"
+
+    await watch("ws://fake/", new_view(), console, resize_then_q, connect=connect_to())
+    last_screen = written(console).split("\x1b[H")[-1].removesuffix(LEAVE_SCREEN)
+    assert last_screen.count("\n") == 11
+
+
+@pytest.mark.parametrize(
+    ("addr", "symbol", "data_type", "levels", "message"),
+    [
+        ("127.0.0.1", None, "MBP", 20, "'127.0.0.1' is no address of a server (for example 127.0.0.1:8080)"),
+        ("127.0.0.1:1", "X" * 65, "MBP", 20, "SYMBOL: must be a string of 1 to 64 characters"),
+        ("127.0.0.1:1", None, "MBP", 0, "--levels: must be an integer between 1 and 1000"),
+        ("127.0.0.1:1", None, "MBP", 20, "watch draws on a terminal; add --once for one frame as text"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(
+    addr: str,
+    symbol: str | None,
+    data_type: DataType,
+    levels: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_watch(addr, symbol, data_type, levels, once=False) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"market-depth: {message}\n"
+
+
+def test_nobody_there_is_one_line_and_exit_code_1(
+    unused_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("market_depth.client.watcher.CONNECT_LIMIT_S", 0.3)
+    addr = f"127.0.0.1:{unused_port}"
+    assert run_watch(addr, once=True) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"market-depth: cannot watch BTCUSD at {addr}: connection refused\n"
+
+
+class PseudoTerminal:
+    """The watcher in a process with a terminal of its own."""
+
+    def __init__(self, addr: str) -> None:
+        self._master, slave = pty.openpty()
+        self._slave = slave
+        self.settings_before = termios.tcgetattr(slave)
+        # A Ctrl-C reaches only processes whose controlling terminal this is.
+        command = (
+            "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+            f"from market_depth.client.watcher import run_watch; sys.exit(run_watch({addr!r}))"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+        )
+        self.output = ""
+
+    def read_until(self, text: str) -> None:
+        while text not in self.output:
+            ready, _, _ = select.select([self._master], [], [], 10)
+            assert ready, f"no {text!r} in {self.output!r}"
+            self.output += os.read(self._master, 65536).decode(errors="replace")
+
+    def press(self, key: str) -> None:
+        os.write(self._master, key.encode())
+
+    @property
+    def settings(self) -> list[object]:
+        return termios.tcgetattr(self._slave)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@pytest.mark.parametrize("way", ["q", "\x03", signal.SIGTERM], ids=["q", "Ctrl-C", "SIGTERM"])
+async def test_leaving_restores_the_terminal(way: str | signal.Signals) -> None:
+    async with fake_depth_server() as addr:
+        screen = PseudoTerminal(addr)
+        try:
+            await trio.to_thread.run_sync(screen.read_until, "spread")
+            assert screen.settings != screen.settings_before
+            if isinstance(way, str):
+                screen.press(way)
+            else:
+                screen.process.send_signal(way)
+            await trio.to_thread.run_sync(screen.read_until, LEAVE_SCREEN)
+            assert await trio.to_thread.run_sync(screen.process.wait) == 0
+            assert screen.settings == screen.settings_before
+            assert "Traceback" not in screen.output
+        finally:
+            screen.close()
