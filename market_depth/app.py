@@ -139,13 +139,11 @@ async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
                 )
             )
         for path in config.replay:
-            from market_depth.feeds.replay import ReplayFeed, pacing
+            from market_depth.feeds.pacing import choose_pacing
+            from market_depth.feeds.replay import ReplayFeed
 
-            feeds.append(
-                await ReplayFeed.open(
-                    path, pacing(speed=config.speed, rate=config.rate), loop=config.loop, limit=config.limit
-                )
-            )
+            pacing = choose_pacing(config.speed, config.rate)
+            feeds.append(await ReplayFeed.open(path, pacing, loop=config.loop, limit=config.limit))
     except FeedError as error:
         raise StartError(str(error)) from error
     owner: dict[str, Feed] = {}

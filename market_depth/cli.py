@@ -131,7 +131,7 @@ def serve(
             show_envvar=False,
             help="Kind of market to simulate: calm, busy, trend or burst.",
         ),
-    ] = "calm",
+    ] = "busy",
     events_per_second: Annotated[
         float | None,
         typer.Option(

@@ -54,7 +54,7 @@ class ServeConfig(BaseModel):
     symbols: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = None
     """Simulated symbols; by default DEFAULT_SYMBOLS, or none when a file is replayed."""
     seed: Annotated[int, Field(ge=0)] = 0
-    scenario: str = "calm"
+    scenario: str = "busy"
     events_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
     replay: tuple[Path, ...] = ()
