@@ -32,9 +32,9 @@ from protocol.timestamp import NS_PER_MS, timestamp_text
 NOW_NS = 1_795_193_263_000_250_000
 """2026-11-20T16:47:43.000250Z"""
 
-CENT = SCALE // 100
+TICK = SCALE // 2
 
-BTCUSD = Instrument("BTCUSD", "SIM", 1, tick_size=CENT, lot_size=SCALE // 10_000)
+BTCUSD = Instrument("BTCUSD", "SIM", 1, tick_size=TICK, lot_size=SCALE // 10_000)
 
 
 def price_levels(*rows: tuple[int, int, int]) -> npt.NDArray[np.int64]:
@@ -55,8 +55,8 @@ MBP = market_data(
     "btc-levels",
     price_levels_text(
         BTCUSD,
-        price_levels((6_543_210 * CENT, 15_000, 3), (6_543_200 * CENT, 150, 1)),
-        price_levels((6_543_215 * CENT, 7_500, 2), (6_543_230 * CENT, 20_001, 1)),
+        price_levels((130_864 * TICK, 15_000, 3), (130_863 * TICK, 150, 1)),
+        price_levels((130_865 * TICK, 7_500, 2), (130_867 * TICK, 20_001, 1)),
     ),
 )
 
@@ -65,11 +65,11 @@ MBO = market_data(
     resting_orders_text(
         BTCUSD,
         resting_orders(
-            (1_000_217, 6_543_210 * CENT, 10_000, NOW_NS - 1_250 * NS_PER_MS),
-            (1_000_305, 6_543_210 * CENT, 5_000, NOW_NS - 40 * NS_PER_MS),
-            (1_000_102, 6_543_200 * CENT, 150, NOW_NS - 90_000 * NS_PER_MS),
+            (1_000_217, 130_864 * TICK, 10_000, NOW_NS - 1_250 * NS_PER_MS),
+            (1_000_305, 130_864 * TICK, 5_000, NOW_NS - 40 * NS_PER_MS),
+            (1_000_102, 130_863 * TICK, 150, NOW_NS - 90_000 * NS_PER_MS),
         ),
-        resting_orders((1_000_311, 6_543_215 * CENT, 7_500, NOW_NS)),
+        resting_orders((1_000_311, 130_865 * TICK, 7_500, NOW_NS)),
         NOW_NS,
     ),
 )

@@ -213,6 +213,12 @@ def test_after_a_burst_50_messages_a_second_are_answered() -> None:
     assert [answer.message.type for answer in answers] == ["HeartBeat"] * 50 + ["Error"] * 10
 
 
+def test_a_long_silence_earns_no_more_than_a_burst() -> None:
+    session = a_session(Limits())
+    answers = [ask(session, PING, now=1000.0) for _ in range(101)]
+    assert [answer.message.type for answer in answers] == ["HeartBeat"] * 100 + ["Error"]
+
+
 def test_a_client_that_keeps_to_the_rate_is_never_refused() -> None:
     session = a_session(Limits())
     answers = [ask(session, PING, now=number / 50) for number in range(2_000)]
