@@ -50,6 +50,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "_too_big",
         "_transport",
         "_unread",
+        "close_code",
         "closed",
         "is_broken",
         "is_closing",
@@ -75,6 +76,8 @@ class DirectStream(trio.abc.HalfCloseableStream):
         self.is_full = False
         self.is_closing = False
         self.is_broken = False
+        self.close_code: int | None = None
+        """What our close frame said, once it is on its way."""
         self.closed = trio.Event()
         self.skipped = 0
         """How many frames a newer one of the same stream has replaced."""
@@ -128,6 +131,11 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """Whether so many answers wait that no more questions should be read."""
         return len(self._posted) > MAX_POSTED
 
+    async def wait_posted(self) -> None:
+        """Return when all that was posted so far is written, or never will be."""
+        if self.is_full:
+            await self._queue(b"")
+
     async def wait_drained(self) -> None:
         """Return when nothing waits to be written any more."""
         while self.is_full:
@@ -155,16 +163,18 @@ class DirectStream(trio.abc.HalfCloseableStream):
         try:
             await self._finish_write()
             while self._posted or self._pending:
-                written: trio.Event | None = None
                 if self._posted:
-                    data, written = self._posted.popleft()
+                    data, written = self._posted[0]
+                    self._rest = memoryview(data)
+                    await self._finish_write()
+                    # Only now: whoever waits for it must be told, too, when the write fails.
+                    self._posted.popleft()
+                    if written is not None:
+                        written.set()
                 else:
-                    data = b"".join(self._pending.values())
+                    self._rest = memoryview(b"".join(self._pending.values()))
                     self._pending.clear()
-                self._rest = memoryview(data) if data else None
-                await self._finish_write()
-                if written is not None:
-                    written.set()
+                    await self._finish_write()
         except (OSError, trio.ClosedResourceError):
             self._fail()
         finally:
@@ -177,16 +187,21 @@ class DirectStream(trio.abc.HalfCloseableStream):
             self._drained.set()
 
     async def _finish_write(self) -> None:
-        while self._rest is not None:
-            with trio.move_on_after(STALL_LIMIT_S) as limit:
-                await trio.lowlevel.wait_writable(self._socket)
-            if limit.cancelled_caught:
-                raise TimeoutError(f"no byte taken for {STALL_LIMIT_S:g} s")
+        while self._rest:
             try:
                 sent = self._send(self._rest)
             except (BlockingIOError, InterruptedError):
-                continue
-            self._rest = self._rest[sent:] if sent < len(self._rest) else None
+                # Never before a `send`: waiting for a socket that was closed meanwhile is an error of its own kind.
+                await self._wait_writable()
+            else:
+                self._rest = self._rest[sent:]
+        self._rest = None  # an empty piece of a frame would keep the whole in memory
+
+    async def _wait_writable(self) -> None:
+        with trio.move_on_after(STALL_LIMIT_S) as limit:
+            await trio.lowlevel.wait_writable(self._socket)
+        if limit.cancelled_caught:
+            raise TimeoutError(f"no byte taken for {STALL_LIMIT_S:g} s")
 
     def _close_to_data(self) -> None:
         self.is_closing = True
@@ -220,6 +235,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
             # trio-websocket closes by itself when a message is too big; the client is told why first.
             data = self._too_big + data
         if close_code is not None:
+            self.close_code = close_code
             self._close_to_data()
         if self.is_broken:
             raise trio.BrokenResourceError
@@ -237,15 +253,19 @@ class DirectStream(trio.abc.HalfCloseableStream):
             await self._written(b"")
 
     async def _written(self, data: bytes) -> None:
-        """Queue `data` behind what waits; return when it is on its way."""
-        written = trio.Event()
-        self._posted.append((data, written))
-        await written.wait()
+        """Return when `data` is written. Raises: trio.BrokenResourceError when it never will be."""
+        await self._queue(data)
         if self.is_broken:
             raise trio.BrokenResourceError
 
+    async def _queue(self, data: bytes) -> None:
+        """Put `data` behind what waits; return when it is written, or never will be."""
+        written = trio.Event()
+        self._posted.append((data, written))
+        await written.wait()
+
     async def wait_send_all_might_not_block(self) -> None:
-        await self._transport.wait_send_all_might_not_block()
+        await self.wait_drained()
 
     async def send_eof(self) -> None:
         await self.wait_drained()
@@ -258,8 +278,10 @@ class DirectStream(trio.abc.HalfCloseableStream):
 
 
 def _peer_text(connection: socket.socket) -> str:
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return "local"
     try:
         host, port, *_ = connection.getpeername()
-    except OSError:  # gone already, or a socket without addresses
+    except OSError:  # gone already
         return "unknown"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
