@@ -5,7 +5,7 @@ that the streams of one (symbol, data type, depth) share, `market_data_head` hol
 """
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any
 
@@ -109,6 +109,8 @@ def decode_answer(data: str | bytes) -> HeartBeat | Subscribed | Unsubscribed | 
         content = json.loads(data, parse_float=Decimal)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("a number out of range") from None
     return SERVER_MESSAGE.validate_python(content)
 
 

@@ -113,7 +113,8 @@ class Session:
         return error_frame(ShuttingDown())
 
     def _check_size(self, data: str | bytes) -> None:
-        # The limit is bytes on the wire; a character of a text takes up to four of them.
+        # The limit is bytes on the wire; a character of a text takes up to four of them. A lone surrogate has no
+        # bytes, but must not keep a text from being measured: it is refused as no JSON.
         size = len(data)
         if isinstance(data, str) and size * 4 > self._limits.max_message_bytes:
             size = len(data.encode(errors="surrogatepass"))

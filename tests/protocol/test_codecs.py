@@ -1,6 +1,7 @@
 """Frames are read strictly, written exactly, and the fast text says what the models say."""
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from itertools import accumulate, pairwise
 
@@ -176,16 +177,34 @@ def test_an_answer_cut_short_or_followed_by_rubbish_is_refused(name: str) -> Non
         (b"", "Expecting value"),
         (b"\xff", "invalid start byte"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"price":1.5e9999999999999999999}', "a number out of range"),
         ("null", "valid dictionary"),
         ("[]", "valid dictionary"),
         ("{}", "Unable to extract tag"),
         ('{"type":"Subscribe"}', "does not match any of the expected tags"),
         ('{"type":"HeartBeat"}', "HeartBeat.timestamp"),
     ],
+    ids=short_id,
 )
 def test_what_is_no_answer_is_refused(data: str | bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         decode_answer(data)
+
+
+@given(
+    st.sampled_from(list(frames.ANSWERS.values())),
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.integers(0, 5), st.binary(max_size=4)), min_size=1, max_size=3
+    ),
+)
+def test_a_damaged_answer_is_a_message_or_refused(
+    frame: bytes, damages: list[tuple[int, int, bytes]]
+) -> None:
+    for position, length, replacement in damages:
+        start = position % len(frame)
+        frame = frame[:start] + replacement + frame[start + length :] or b" "
+    with suppress(ValueError):
+        decode_answer(frame)
 
 
 @given(st.text(), st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
