@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("market-depth", deadline=None, print_blob=True)
+settings.load_profile("market-depth")
 
 Golden = Callable[[str, bytes], None]
 """Takes: the name of a file in the folder `golden` beside the test, and the output that the file must hold."""

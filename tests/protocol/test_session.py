@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -430,7 +430,5 @@ class SessionRules(RuleBasedStateMachine):
         assert self.session.streams == self.streams
 
 
-SessionRules.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
-)
+SessionRules.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestSessionRules = SessionRules.TestCase
