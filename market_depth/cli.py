@@ -244,6 +244,34 @@ def serve(
         sys.exit(130)
 
 
+@app.command()
+def watch(
+    symbol: Annotated[
+        str | None,
+        typer.Argument(metavar="SYMBOL", help="What to watch, by default BTCUSD."),
+    ] = None,
+    addr: Annotated[
+        str,
+        typer.Option(
+            envvar="MARKET_DEPTH_ADDR",
+            show_envvar=False,
+            metavar="HOST:PORT",
+            help="The server, or its ws:// address.",
+        ),
+    ] = "127.0.0.1:8080",
+    data_type: Annotated[
+        DataTypeChoice,
+        typer.Option(case_sensitive=False, help="By price level (MBP), or order by order (MBO)."),
+    ] = DataTypeChoice.MBP,
+    levels: Annotated[int, typer.Option(metavar="N", help="Price levels to ask for, 1 to 1000.")] = 20,
+    once: Annotated[bool, typer.Option("--once", help="Print one book and exit.")] = False,
+) -> None:
+    """Watch a symbol's book as a ladder in the terminal; q leaves."""
+    from market_depth.client.watcher import run_watch
+
+    raise typer.Exit(run_watch(addr, symbol, data_type.value, levels, once))
+
+
 def announce(address: "Address", symbols: list[str]) -> None:
     """Tell on standard output where the server is."""
     typer.echo(f"Serving {', '.join(symbols)} on ws://{address}/ (page: http://{address}/)")
