@@ -14,7 +14,7 @@ from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, OrderEvents,
 from protocol.instrument import Instrument
 
 WAKE_INTERVAL_NS = 1_000_000
-"""A replay that waits hands over at most once in this time: waking for each event of a burst costs more than a
+"""A replay that is on time hands over at most once in this time: waking for each event of a burst costs more than a
 millisecond's delay is worth."""
 
 
@@ -81,7 +81,7 @@ class ReplayFeed:
         self._pending = PendingEvents()
         self._started_at: float | None = None
         self._delivered = 0
-        self._last_delivery_ns = 0
+        self._next_wake_ns = 0
         self._market_time_ns = recording.start_ns
 
         self._rounds_ns = 0  # how long the rounds before this one were, in recorded time
@@ -148,24 +148,24 @@ class ReplayFeed:
             return None
         shortest = pending.shortest_batch()
         due_ns = self._pacing.due_at(self._delivered + shortest, int(pending.times[shortest - 1]))
-        now_ns = await self._wait_until(due_ns)
+        now_ns = await self._wait_until(max(due_ns, self._next_wake_ns))
         if not self._is_running():
             return None
         due = self._pacing.due(now_ns, self._delivered, pending.times)
         count = pending.longest_batch(due)
         self._market_time_ns = self._recording.start_ns + int(pending.times[count - 1]) - self._rounds_ns
         self._delivered += count
-        self._last_delivery_ns = now_ns
+        # Where everything at hand was due, more may be: then the replay is behind and goes on at once.
+        self._next_wake_ns = 0 if due == len(pending.times) else now_ns + WAKE_INTERVAL_NS
         return pending.take(count)
 
-    async def _wait_until(self, due_ns: int) -> int:
-        """Let others run, at least once, and until the replay's time is `due_ns` or later. Returns: its time then."""
+    async def _wait_until(self, wake_ns: int) -> int:
+        """Let others run, at least once, and until the replay's time is `wake_ns` or later. Returns: its time then."""
         now_ns = self._elapsed_ns()
-        if due_ns <= now_ns:
+        if wake_ns <= now_ns:
             await trio.lowlevel.checkpoint()
             return now_ns
-        wake_ns = max(due_ns, self._last_delivery_ns + WAKE_INTERVAL_NS)
-        await trio.sleep_until(trio.current_time() + (wake_ns - now_ns) / NS_PER_S)
+        await trio.sleep((wake_ns - now_ns) / NS_PER_S)
         # The loop's clock counts in fractions of a second and may stop a nanosecond short.
         return max(self._elapsed_ns(), wake_ns)
 
