@@ -1,5 +1,7 @@
-"""A simulated market as a feed: one synthetic venue a symbol, whose time is the wall clock."""
+"""The simulated feed: one synthetic venue for each symbol, trading in real time."""
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -8,38 +10,73 @@ import trio
 
 import simulator
 from market_depth.clock import Clock
-from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState, Source
+from market_depth.feeds.base import FeedError, FeedState, Source
 from protocol.events import OrderEvents
 
-TICK_S = 0.01
-"""How often the venues are asked what has happened."""
+logger = logging.getLogger(__name__)
 
-MAX_LAG_NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
+
+STEP_NS = 10_000_000
+"""How often the venues trade. What happened meanwhile comes in one batch: finer steps cost more and show nothing."""
+
+MAX_STEP_NS = 100_000_000
+"""The most market time in one step. A machine that is later than this lets the market's clock run slower than the
+wall clock: the events stay the same, and no debt builds up."""
+
+BATCH_RECORDS = 500
+"""About so many records at a time, so that other tasks wait 2 to 4 ms at most: a venue takes 4 to 7 µs for each."""
+
+TOLD_SLOWED_NS = 1_000_000_000
+"""When the log mentions it: a hiccup of the machine is no news."""
+
+
+class SimulationError(FeedError):
+    """There can be no such simulated market: the call was wrong."""
 
 
 class SimulatedFeed:
-    """Events of simulated instruments, as they happen. It never completes."""
+    """The order events of simulated instruments as they happen, from a snapshot of each book on; it never completes.
 
-    source: Source = "simulated"
+    The same symbols, scenario, seed and rate give the same events, later by as much as the start is later.
+    """
+
     name = "simulator"
+    source: Source = "simulated"
 
     def __init__(
-        self, symbols: Sequence[str], scenario: str, seed: int, events_per_second: float | None, clock: Clock
+        self,
+        symbols: Sequence[str],
+        scenario: str,
+        seed: int,
+        events_per_second: float | None,
+        clock: Clock,
     ) -> None:
-        try:
-            chosen = simulator.scenario(scenario)
-            listings = [simulator.listing(symbol) for symbol in symbols]
-        except simulator.SimulatorError as error:
-            raise FeedError(self.name, str(error), "see --help") from error
-        self._clock = clock
-        self._venues = [
-            simulator.Venue(listing, chosen, seed, clock.wall_ns(), events_per_second) for listing in listings
-        ]
-        self.instruments = tuple(venue.instrument for venue in self._venues)
+        """`events_per_second`: for each symbol, the scenario's own unless given; `clock`: dates the openings.
+
+        Raises: SimulationError for an unknown scenario, a malformed or repeated symbol, a rate that is not positive.
+        """
+        self._scenario = _scenario(scenario)
+        self._listings = _listings(symbols)
+        if events_per_second is not None and not 0 < events_per_second < math.inf:
+            raise SimulationError(
+                self.name, f"{events_per_second} events a second are not possible", "give more than 0"
+            )
+        self.instruments = tuple(listing.instrument for listing in self._listings)
         self.state = FeedState.WAITING
+        self.slowed_ns = 0
+        """By how much the market's clock is behind the wall clock because events were not made in time."""
+        self._seed = seed
+        self._events_per_second = events_per_second
+        self._clock = clock
+        self._venues: list[simulator.Venue] = []
+        self._trading: list[simulator.Venue] = []  # those not yet at the end of the present step
+        self._step_end_ns = 0
+        self._opened_ns = 0  # when the last venue opened, by the market's clock
+        self._opened_at = 0.0  # and by the event loop's
 
     def market_time(self) -> int:
-        return self._clock.wall_ns()
+        return self._step_end_ns or self._clock.wall_ns()
 
     def __aiter__(self) -> Self:
         return self
@@ -47,15 +84,95 @@ class SimulatedFeed:
     async def __anext__(self) -> OrderEvents:
         if self.state is FeedState.WAITING:
             self.state = FeedState.RUNNING
-            await trio.lowlevel.checkpoint()
-            return np.concatenate([venue.open() for venue in self._venues])
-        while True:
-            await trio.sleep(TICK_S)
-            now = self._clock.wall_ns()
-            batches = [venue.advance(now, MAX_BATCH_RECORDS // len(self._venues)) for venue in self._venues]
-            if any(len(batch) for batch in batches):
-                return np.concatenate(batches)
+        while self._is_open():
+            if len(self._venues) < len(self._listings):
+                return await self._open_next()
+            await self._wait_for_step()
+            batch = self._trade()
+            if len(batch):
+                return batch
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         self.state = FeedState.CLOSED
         await trio.lowlevel.checkpoint()
+
+    def _is_open(self) -> bool:
+        return self.state is not FeedState.CLOSED
+
+    async def _open_next(self) -> OrderEvents:
+        """The opening snapshot of the next venue."""
+        # Each venue opens at its own moment, and in a thread: it trades for some 70 ms before it opens.
+        listing = self._listings[len(self._venues)]
+        opening_ns = max(self._clock.wall_ns(), self._step_end_ns)
+        venue = await trio.to_thread.run_sync(
+            simulator.Venue, listing, self._scenario, self._seed, opening_ns, self._events_per_second
+        )
+        self._venues.append(venue)
+        self._step_end_ns = self._opened_ns = opening_ns
+        self._opened_at = trio.current_time()
+        return venue.open()
+
+    async def _wait_for_step(self) -> None:
+        """Let others run, at least once; when the present step is done, wait for the next one and begin it."""
+        if self._trading:
+            await trio.lowlevel.checkpoint()
+            return
+        next_ns = self._step_end_ns + STEP_NS
+        await trio.sleep(max(0, next_ns - self._now_ns()) / NS_PER_S)
+        late_ns = self._now_ns() - self._step_end_ns - MAX_STEP_NS
+        if late_ns > 0:
+            self._slow_down(late_ns)
+        self._step_end_ns = max(self._now_ns(), next_ns)
+        self._trading = self._venues[::-1]
+
+    def _now_ns(self) -> int:
+        """What the market's clock shows."""
+        return self._opened_ns + round((trio.current_time() - self._opened_at) * NS_PER_S) - self.slowed_ns
+
+    def _slow_down(self, late_ns: int) -> None:
+        was_told = self.slowed_ns > TOLD_SLOWED_NS
+        self.slowed_ns += late_ns
+        if self.slowed_ns > TOLD_SLOWED_NS and not was_told:
+            logger.warning("%s: cannot keep up; its market runs slower than the clock", self.name)
+
+    def _trade(self) -> OrderEvents:
+        """What happens next in the present step, at most about BATCH_RECORDS."""
+        batches = []
+        room = BATCH_RECORDS
+        while self._trading and room > 0:
+            batch = self._trading[-1].advance(self._step_end_ns, room)
+            if len(batch) < room:
+                self._trading.pop()
+            room -= len(batch)
+            batches.append(batch)
+        return np.concatenate(batches)
+
+
+def _scenario(name: str) -> simulator.Scenario:
+    try:
+        return simulator.scenario(name)
+    except simulator.UnknownScenarioError as error:
+        raise SimulationError(
+            SimulatedFeed.name, f"there is no scenario {name!r}", f"choose one of {', '.join(error.known)}"
+        ) from error
+
+
+def _listings(symbols: Sequence[str]) -> list[simulator.Listing]:
+    if not symbols:
+        raise SimulationError(SimulatedFeed.name, "there is nothing to trade", "name a symbol")
+    by_id: dict[int, simulator.Listing] = {}
+    for symbol in symbols:
+        try:
+            listing = simulator.listing(symbol)
+        except simulator.MalformedSymbolError as error:
+            raise SimulationError(SimulatedFeed.name, str(error), "choose another") from error
+        if other := by_id.get(listing.instrument.instrument_id):
+            # A repeated symbol, or two names out of billions that are given the same number.
+            raise SimulationError(
+                SimulatedFeed.name,
+                f"{other.symbol} and {symbol} have the same instrument id",
+                "drop one of them",
+            )
+        by_id[listing.instrument.instrument_id] = listing
+    return list(by_id.values())
