@@ -7,6 +7,7 @@ a client, from this task alone. A client whose socket is full keeps the newest f
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -18,15 +19,20 @@ from protocol.codecs import market_data_head
 
 if TYPE_CHECKING:
     from market_depth.server.direct_stream import DirectStream
-    from market_depth.stream.manager import Plan, Stream
-    from market_depth.stream.publisher import Publisher
+    from market_depth.stream.manager import Stream
+    from market_depth.stream.publisher import Publisher, Topic
     from protocol.session import Subscription
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
 CHUNK_WRITES = 256
 CHUNK_BYTES = 4 * 1024 * 1024
 """After so many writes or bytes of one round other tasks get their turn: a millisecond or two."""
+
+ENCODING = 16
+"""To encode a frame takes as long as so many writes, byte for byte and call for call."""
 
 
 class Broadcaster:
@@ -38,6 +44,7 @@ class Broadcaster:
         self._manager: StreamManager[DirectStream] = StreamManager()
         self._wake = trio.Event()
         self._round = 0
+        self._failing: set[Topic] = set()
         self.frames_sent = 0
         """Market data frames written or left with a full client, of all rounds."""
 
@@ -51,8 +58,7 @@ class Broadcaster:
         stream = self._manager.start(client, subscription)
         frame = self._frame(stream, trio.current_time())
         if frame is not None:
-            client.offer(frame, {stream.stream_id: frame})
-            self.frames_sent += 1
+            self._offer(client, frame, {stream.stream_id: frame})
 
     def stop(self, client: DirectStream, subscription: Subscription) -> None:
         """End a stream: no frame of it goes out any more, a waiting one is dropped."""
@@ -87,36 +93,58 @@ class Broadcaster:
     async def broadcast(self) -> None:
         """Send every stream its newest snapshot."""
         now = trio.current_time()
-        plans = list(self._manager.plans)
-        if not plans:
-            return
         self._round += 1
+        # Somebody has to be first; each round it is somebody else.
+        turns = [
+            (plan, list(plan.clients.items())) for plan in _rotated(list(self._manager.plans), self._round)
+        ]
         frames: dict[Stream, bytes | None] = {}
         budget = _Budget()
-        # Somebody has to be first; each round it is somebody else.
-        for plan in _rotated(plans, self._round):
-            due: dict[str, bytes] = {}
+        moved: list[DirectStream] = []
+        for plan, clients in turns:
             for stream in plan.streams:
                 if stream not in frames:
-                    frames[stream] = self._frame(stream, now, max_age_s=0)
-                frame = frames[stream]
-                if frame is not None:
-                    due[stream.stream_id] = frame
-            if due:
-                await self._serve(plan, due, budget)
+                    frame = frames[stream] = self._frame(stream, now, max_age_s=0)
+                    if frame is not None and budget.spend(ENCODING, ENCODING * len(frame)):
+                        await trio.lowlevel.checkpoint()
+            due = {
+                stream.stream_id: frame for stream in plan.streams if (frame := frames[stream]) is not None
+            }
+            payload = b"".join(due.values())
+            for client, joined in _rotated(clients, self._round):
+                if plan.clients.get(client) != joined:
+                    moved.append(client)
+                    continue
+                self._offer(client, payload, due)
+                if budget.spend(1, len(payload)):
+                    await trio.lowlevel.checkpoint()
+        # While others had their turn, these changed their streams: the frames made before may be older than what they
+        # have seen. They get what is newest now.
+        for client in moved:
+            plan_now = self._manager.plan_of(client)
+            if plan_now is not None:
+                newest = ((stream.stream_id, self._frame(stream, now)) for stream in plan_now.streams)
+                due = {stream_id: frame for stream_id, frame in newest if frame is not None}
+                self._offer(client, b"".join(due.values()), due)
 
-    async def _serve(self, plan: Plan[DirectStream], due: dict[str, bytes], budget: _Budget) -> None:
-        payload = b"".join(due.values())
-        for client in _rotated(list(plan.clients), self._round):
-            # Its streams may have changed while others had their turn: then these frames are not its own any more.
-            if client in plan.clients:
-                client.offer(payload, due)
-                self.frames_sent += len(due)
-            if budget.spend(len(payload)):
-                await trio.lowlevel.checkpoint()
+    def _offer(self, client: DirectStream, payload: bytes, due: dict[str, bytes]) -> None:
+        if due:
+            client.offer(payload, due)
+            self.frames_sent += len(due)
 
     def _frame(self, stream: Stream, now: float, max_age_s: float = REUSE_S) -> bytes | None:
-        body = self._publisher.body(stream.topic, now, max_age_s)
+        topic = stream.topic
+        if topic not in self._manager.topics:
+            return None
+        try:
+            body = self._publisher.body(topic, now, max_age_s)
+        except Exception:
+            # One book that cannot be shown must not stop all the others. Once is enough in the log.
+            if topic not in self._failing:
+                logger.exception("book not shown %s", topic)
+            self._failing.add(topic)
+            return None
+        self._failing.discard(topic)
         return None if body is None else text_frame(market_data_head(stream.stream_id), body)
 
 
@@ -129,9 +157,9 @@ class _Budget:
         self._writes = CHUNK_WRITES
         self._bytes = CHUNK_BYTES
 
-    def spend(self, size: int) -> bool:
-        """Count one write. Returns: whether it was the chunk's last."""
-        self._writes -= 1
+    def spend(self, writes: int, size: int) -> bool:
+        """Count what was done. Returns: whether it was the chunk's last."""
+        self._writes -= writes
         self._bytes -= size
         if self._writes > 0 and self._bytes > 0:
             return False

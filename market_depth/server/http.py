@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import h11
 import trio
 
+from market_depth.server.linger import linger
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 16 * 1024
-LINGER_S = 1.0
-LINGER_BYTES = 256 * 1024
-"""How long, and how much, a client may go on sending after our answer. Closing earlier would reset the connection, and
-the answer could be lost on its way."""
 
 
 class Page(NamedTuple):
@@ -29,6 +27,8 @@ class Page(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    """Those that this answer has besides the usual ones."""
 
 
 def json_page(content: object, status: HTTPStatus = HTTPStatus.OK) -> Page:
@@ -64,17 +64,18 @@ async def answer_request(
 
 async def send_page(stream: trio.abc.HalfCloseableStream, page: Page, *, with_body: bool = True) -> None:
     """Write an answer, then let the client finish what it is saying."""
-    head = (
-        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
-        f"content-type: {page.content_type}\r\n"
-        f"content-length: {len(page.body)}\r\n"
-        "connection: close\r\n"
-        "x-content-type-options: nosniff\r\n\r\n"
-    ).encode()
+    headers = (
+        ("content-type", page.content_type),
+        ("content-length", str(len(page.body))),
+        ("connection", "close"),
+        ("x-content-type-options", "nosniff"),
+        *page.headers,
+    )
+    status_line = f"HTTP/1.1 {page.status.value} {page.status.phrase}"
+    head = "\r\n".join((status_line, *(f"{name}: {value}" for name, value in headers), "\r\n")).encode()
     try:
         await stream.send_all(head + page.body if with_body else head)
-        await stream.send_eof()
-        await _linger(stream)
+        await linger(stream)
     except trio.BrokenResourceError:
         logger.debug("client left before its answer")
 
@@ -84,15 +85,9 @@ def _page_for(request: h11.Request, routes: Mapping[str, Callable[[], Page]]) ->
     if path not in routes:
         return error_page(HTTPStatus.NOT_FOUND)
     if request.method not in (b"GET", b"HEAD"):
-        return error_page(HTTPStatus.METHOD_NOT_ALLOWED)
-    return routes[path]()
-
-
-async def _linger(stream: trio.abc.HalfCloseableStream) -> None:
-    received = 0
-    with trio.move_on_after(LINGER_S):
-        while received < LINGER_BYTES:
-            data = await stream.receive_some()
-            if not data:
-                break
-            received += len(data)
+        return error_page(HTTPStatus.METHOD_NOT_ALLOWED)._replace(headers=(("allow", "GET, HEAD"),))
+    try:
+        return routes[path]()
+    except Exception:
+        logger.exception("page failed path=%s", path)
+        return error_page(HTTPStatus.INTERNAL_SERVER_ERROR)

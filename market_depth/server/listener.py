@@ -29,6 +29,7 @@ ACCEPT_CHUNK = 64
 
 OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
 
+_HEAD_END = b"\r\n\r\n"
 _WEBSOCKET_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -71,6 +72,7 @@ class Listener:
 
     async def run(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         """Accept from `listener`, which must not block, until cancelled; connections live in `nursery`."""
+        is_short = False
         with listener:
             while True:
                 await trio.lowlevel.wait_readable(listener)
@@ -81,9 +83,12 @@ class Listener:
                         break
                     except OSError as error:
                         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                            logger.warning("cannot accept: %s", error.strerror)
+                            if not is_short:  # once is enough in the log, until it is over
+                                logger.warning("cannot accept: %s", error.strerror)
+                            is_short = True
                             await trio.sleep(OUT_OF_DESCRIPTORS_PAUSE_S)
                         break  # otherwise that connection was gone before we had it
+                    is_short = False
                     connection.setblocking(False)
                     nursery.start_soon(self._serve, connection)
 
@@ -93,14 +98,14 @@ class Listener:
             async with trio.open_nursery() as nursery:
                 stream = DirectStream(connection, nursery, self._websocket.too_big)
                 try:
-                    await self._converse(stream, nursery)
+                    await self._converse(stream)
                 finally:
                     await trio.aclose_forcefully(stream)
                     nursery.cancel_scope.cancel()
-        except Exception:
+        except* Exception:  # a group: a failure may come together with the server's cancellation
             logger.exception("connection failed")
 
-    async def _converse(self, stream: DirectStream, nursery: trio.Nursery) -> None:
+    async def _converse(self, stream: DirectStream) -> None:
         head: bytes | None = None
         with trio.move_on_after(HEAD_TIMEOUT_S) as limit:
             try:
@@ -111,9 +116,9 @@ class Listener:
             await send_page(stream, error_page(HTTPStatus.REQUEST_TIMEOUT))
         elif head is None:
             await send_page(stream, error_page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        elif head and _WEBSOCKET_UPGRADE.search(head):
+        elif head and _WEBSOCKET_UPGRADE.search(head, 0, head.index(_HEAD_END) + 2):
             stream.unread(head)
-            await self._websocket.serve(stream, nursery)
+            await self._websocket.serve(stream)
         elif head:
             await answer_request(stream, head, self._routes)
 
@@ -124,7 +129,7 @@ async def _read_head(stream: DirectStream) -> bytes | None:
     Returns: None when the head is too large, nothing when the client left before.
     """
     received = b""
-    while b"\r\n\r\n" not in received:
+    while _HEAD_END not in received:
         if len(received) > MAX_HEAD_BYTES:
             return None
         data = await stream.receive_some()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from market_depth.server.frames import text_frame
+from market_depth.server.http import error_page, send_page
+from market_depth.server.linger import linger
 from protocol.codecs import encode
 from protocol.errors import CloseCode, InternalError, MessageTooBig
 from protocol.session import Answer, Limits, Session, Subscription, error_frame
@@ -27,6 +32,11 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 """How long a client has to answer our close frame."""
+
+CLIENT_FAULTS = (ConnectionClosed, LocalProtocolError, UnicodeError)
+"""What a client can make trio-websocket raise: it leaves during the handshake, it sends a ping after our close frame,
+it puts bytes that are not ASCII in a header.
+"""
 
 
 class WebSocketServer:
@@ -54,15 +64,28 @@ class WebSocketServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    async def serve(self, stream: DirectStream, nursery: trio.Nursery) -> None:
-        """Serve a client whose request for a WebSocket is the next thing `stream` has to give, until it leaves.
-
-        `nursery` holds the connection's own tasks and ends with it.
-        """
-        connection = await self._shake_hands(stream, nursery)
+    async def serve(self, stream: DirectStream) -> None:
+        """Serve a client whose request for a WebSocket is the next thing `stream` has to give, until it leaves."""
+        connection: WebSocketConnection | None = None
+        try:
+            async with trio.open_nursery() as reader:
+                connection = await self._shake_hands(stream, reader)
+                if connection is None:
+                    reader.cancel_scope.cancel()
+                else:
+                    await self._converse(stream, connection)
+                    reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
+        except* CLIENT_FAULTS as faults:
+            logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
         if connection is None:
             logger.info("handshake failed peer=%s", stream.peer)
-            return
+            if not stream.closed.is_set():
+                await send_page(stream, error_page(HTTPStatus.BAD_REQUEST))
+        elif not stream.closed.is_set():
+            with contextlib.suppress(trio.BrokenResourceError):
+                await linger(stream)
+
+    async def _converse(self, stream: DirectStream, connection: WebSocketConnection) -> None:
         client = _Client(stream, Session(self._served, self._limits, trio.current_time()))
         self._connections[connection] = client
         self._heartbeats.join(stream)
@@ -78,7 +101,7 @@ class WebSocketServer:
             logger.info(
                 "client disconnected peer=%s code=%s skipped_frames=%d clients=%d",
                 stream.peer,
-                connection.closed.code if connection.closed else 1006,
+                _close_code(stream, connection),
                 stream.skipped,
                 self.client_count,
             )
@@ -126,14 +149,15 @@ class WebSocketServer:
             if answer.close_code is not None:
                 await _close(connection, answer.close_code, answer.message.type)
             if stream.is_backed_up:
-                await stream.wait_drained()
+                await stream.wait_posted()
 
     def _follow(self, client: _Client, answer: Answer) -> None:
         stream = client.stream
         if answer.stopped is not None:
             self._broadcaster.stop(stream, answer.stopped)
             logger.info("unsubscribed peer=%s %s", stream.peer, _described(answer.stopped))
-        stream.post(text_frame(encode(answer.message)))
+        if answer.close_code is not CloseCode.MESSAGE_TOO_BIG:  # which the stream tells by itself
+            stream.post(text_frame(encode(answer.message)))
         if answer.started is not None:
             logger.info("subscribed peer=%s %s", stream.peer, _described(answer.started))
             self._broadcaster.start(stream, answer.started)
@@ -152,6 +176,13 @@ async def _close(connection: WebSocketConnection, code: CloseCode, reason: str) 
     """Close, waiting only so long for the client's part of it."""
     with trio.move_on_after(CLOSE_TIMEOUT_S):
         await connection.aclose(code, reason)
+
+
+def _close_code(stream: DirectStream, connection: WebSocketConnection) -> int:
+    """How the conversation ended: what we closed with, or the client; 1006 if nobody did."""
+    if stream.close_code is not None:
+        return stream.close_code
+    return connection.closed.code if connection.closed else 1006
 
 
 def _described(subscription: Subscription) -> str:

@@ -6,6 +6,7 @@ plan and not for each client: a thousand pages that all subscribe alike are one 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from market_depth.stream.publisher import Topic
@@ -33,7 +34,8 @@ class Plan(Generic[Client]):
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self.streams = streams
-        self.clients: dict[Client, None] = {}  # as an ordered set
+        self.clients: dict[Client, int] = {}
+        """Each with the number of its joining: one that left and came back has another."""
 
 
 class StreamManager(Generic[Client]):
@@ -44,6 +46,7 @@ class StreamManager(Generic[Client]):
         self._plan_of: dict[Client, Plan[Client]] = {}
         self._plans: dict[tuple[Stream, ...], Plan[Client]] = {}
         self._topics: dict[Topic, int] = {}
+        self._joinings = count()
 
     @property
     def topics(self) -> Mapping[Topic, int]:
@@ -54,6 +57,10 @@ class StreamManager(Generic[Client]):
     def plans(self) -> Collection[Plan[Client]]:
         """The plans that somebody follows."""
         return self._plans.values()
+
+    def plan_of(self, client: Client) -> Plan[Client] | None:
+        """The plan that a client follows; None when it has no stream."""
+        return self._plan_of.get(client)
 
     def start(self, client: Client, subscription: Subscription) -> Stream:
         """Give a client one more stream, of an id it does not use yet."""
@@ -98,7 +105,7 @@ class StreamManager(Generic[Client]):
             plan = self._plans.get(key)
             if plan is None:
                 plan = self._plans[key] = Plan(key)
-            plan.clients[client] = None
+            plan.clients[client] = next(self._joinings)
             self._plan_of[client] = plan
         else:
             self._streams.pop(client, None)

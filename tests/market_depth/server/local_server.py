@@ -1,0 +1,175 @@
+"""The server's own parts in the test's process, on a free port, with books that tests write down."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Self
+
+import trio
+from trio_websocket import WebSocketConnection, wrap_client_stream
+
+from market_depth.clock import ManualClock
+from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.heartbeats import Heartbeats
+from market_depth.server.http import json_page
+from market_depth.server.listener import Listener, open_listeners
+from market_depth.server.websocket import WebSocketServer
+from market_depth.stream.market import Market
+from market_depth.stream.publisher import Publisher
+from protocol.codecs import decode_answer, encode
+from protocol.instrument import SCALE, Instrument
+from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribed, Unsubscribe, Unsubscribed
+from protocol.session import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from market_depth.server.http import Routes
+    from protocol.messages import DataType
+
+WALL_NS = 1_790_000_000_000_000_000
+SYMBOLS = ("ADAUSD", "BTCUSD", "ETHUSD")
+
+Answered = HeartBeat | Subscribed | Unsubscribed | MarketData | Error
+
+
+class WrittenMarket(Market):
+    """A market whose books are text: empty, but as long as the test wants them. Each look is a change."""
+
+    def __init__(self, *, is_open: bool = True, padding: int = 0) -> None:
+        super().__init__(
+            [Instrument(symbol, "SIM", number, SCALE // 100) for number, symbol in enumerate(SYMBOLS, 1)],
+            lambda: WALL_NS,
+        )
+        self.is_open = is_open
+        self.padding = padding
+        self.encoded: list[tuple[str, DataType, int]] = []
+        self.broken: set[str] = set()
+
+    def sequence(self, symbol: str) -> int:  # noqa: ARG002
+        return len(self.encoded)
+
+    def book_text(self, symbol: str, data_type: DataType, depth: int) -> str:
+        if symbol in self.broken:
+            raise RuntimeError("this book cannot be shown")
+        self.encoded.append((symbol, data_type, depth))
+        return f'{{"format":"{data_type}","bids":[],"asks":[]{" " * self.padding}}}'
+
+
+class LocalServer:
+    """A server that listens, and what tests do with it."""
+
+    def __init__(self, market: Market, limits: Limits, interval_s: float, routes: Routes | None) -> None:
+        clock = ManualClock(WALL_NS)
+        self.market = market
+        self.broadcaster = Broadcaster(Publisher([market]), interval_s)
+        self.heartbeats = Heartbeats(clock, 30)
+        served: Mapping[str, tuple[DataType, ...]] = dict.fromkeys(market.instruments, ("MBO", "MBP"))
+        self.websocket = WebSocketServer(served, limits, self.broadcaster, self.heartbeats, clock)
+        self.listener = Listener(self.websocket, routes or {"/": lambda: json_page({"hello": "world"})})
+        self.port = 0
+
+    async def connect(self) -> trio.SocketStream:
+        """A bare TCP connection."""
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def exchange(self, request: bytes) -> bytes:
+        """What the server answers to some bytes, up to its end of the connection."""
+        received = b""
+        async with await self.connect() as stream:
+            await stream.send_all(request)
+            with suppress(trio.BrokenResourceError):
+                while data := await stream.receive_some():
+                    received += data
+        return received
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A WebSocket client that has read its first heartbeat."""
+        async with trio.open_nursery() as nursery:
+            stream = await self.connect()
+            connection = await wrap_client_stream(nursery, stream, "localhost", "/", message_queue_size=1000)
+            client = Client(connection)
+            try:
+                assert isinstance(await client.receive(), HeartBeat)
+                yield client
+            finally:
+                with trio.move_on_after(0.5):
+                    await connection.aclose()
+                await trio.aclose_forcefully(stream)
+                nursery.cancel_scope.cancel()
+
+    async def wait_for_clients(self, count: int) -> None:
+        """Return when the server has exactly so many."""
+        while self.websocket.client_count != count:
+            await trio.lowlevel.checkpoint()
+
+
+class Client:
+    """A WebSocket client that speaks in messages."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.connection = connection
+
+    async def send(self, text: str | bytes) -> Self:
+        """Send a frame as it is."""
+        await self.connection.send_message(text)
+        return self
+
+    async def receive(self) -> Answered:
+        """The next message of any kind."""
+        return decode_answer(await self.connection.get_message())
+
+    async def answer(self) -> Answered:
+        """The next message that is no market data."""
+        while isinstance(message := await self.receive(), MarketData):
+            pass
+        return message
+
+    async def subscribe(
+        self, stream_id: str, symbol: str = "BTCUSD", data_type: DataType = "MBP", max_levels: int = 20
+    ) -> Answered:
+        """Ask for a stream. Returns: the answer."""
+        request = Subscribe(stream_id=stream_id, symbol=symbol, data_type=data_type, max_levels=max_levels)
+        await self.send(encode(request).decode())
+        return await self.answer()
+
+    async def unsubscribe(self, stream_id: str) -> Answered:
+        """End a stream. Returns: the answer."""
+        await self.send(encode(Unsubscribe(stream_id=stream_id)).decode())
+        return await self.answer()
+
+
+@asynccontextmanager
+async def local_server(
+    *,
+    market: Market | None = None,
+    limits: Limits | None = None,
+    interval_s: float = 0.02,
+    routes: Routes | None = None,
+) -> AsyncIterator[LocalServer]:
+    """A server that runs until the end of the block."""
+    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes)
+    [opened] = await open_listeners("127.0.0.1", 0)
+    server.port = opened.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.listener.run, opened, nursery)
+        nursery.start_soon(server.broadcaster.run)
+        nursery.start_soon(server.heartbeats.run)
+        try:
+            yield server
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+def complaints(records: list[logging.LogRecord]) -> list[str]:
+    """What the log holds that no operator should have to read: traces, and lines at error level."""
+    return [record.getMessage() for record in records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close a connection the rude way."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    stream.socket.close()
