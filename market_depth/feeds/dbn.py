@@ -33,6 +33,9 @@ NEWEST_VERSION = 3
 PREFIX_BYTES = 8
 """Magic, version, and the length of the metadata that follow."""
 
+MIN_METADATA_BYTES = 120
+"""What empty metadata take, in every version. databento_dbn does not survive some shorter ones."""
+
 MAX_METADATA_BYTES = 1 << 30
 """More is damage: every option of the US market over a year stays below."""
 
@@ -160,7 +163,7 @@ class DbnFile:
             )
         size = int.from_bytes(prefix[4:], "little")
         encoded = self._read_header(content, size) if size <= MAX_METADATA_BYTES else b""
-        if len(encoded) < size:
+        if len(encoded) < max(size, MIN_METADATA_BYTES):
             raise self._broken_metadata()
         try:
             return Metadata.decode(prefix + encoded), PREFIX_BYTES + size

@@ -156,6 +156,14 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
         ),
         (b"DBN", NotDbnError, "test.dbn: breaks off inside its metadata; fetch the file again"),
         (HEADER[:-1], NotDbnError, "test.dbn: breaks off inside its metadata; fetch the file again"),
+        *(
+            (
+                HEADER[:4] + size.to_bytes(4, "little") + HEADER[8:],
+                NotDbnError,
+                "test.dbn: breaks off inside its metadata; fetch the file again",
+            )
+            for size in (0, 99, 100, 103, 119)
+        ),
         (
             b"DBN\x03\xff\xff\xff\xff" + bytes(100),
             NotDbnError,
@@ -206,7 +214,7 @@ def test_a_file_that_cannot_be_replayed_is_refused_when_opened_in_one_line(
 
 
 def test_metadata_that_makes_no_sense_is_told_with_the_decoders_reason(tmp_path: Path) -> None:
-    content = b"DBN\x03\x64\0\0\0" + b"\xff" * 100
+    content = b"DBN\x03\x78\0\0\0" + b"\xff" * 120
     with pytest.raises(
         NotDbnError, match=r"^test\.dbn: has metadata that makes no sense \(.*\); fetch the file again$"
     ):
