@@ -34,6 +34,7 @@ from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribe
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
+LEAVE_TIMEOUT_S = 0.1
 
 SILENCE_LIMIT_S = 45.0
 """A server sends a `HeartBeat` every 30 s: with none for half as long again, nobody is there."""
@@ -115,7 +116,13 @@ async def open_socket(url: str) -> AsyncIterator[Socket]:
             max_message_size=MAX_MESSAGE_BYTES,
             receive_buffer_size=64 * 1024,
         ) as websocket:
-            yield websocket
+            try:
+                yield websocket
+            finally:
+                # A caller who just leaves cancels this too, and the server should still hear of it. Its answer is not
+                # waited for: trio-websocket's reader, which would receive it, is cancelled already.
+                with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
+                    await websocket.aclose()
     except (HandshakeError, ConnectionClosed) as error:
         raise ConnectionLost(_reason(error)) from error
 
