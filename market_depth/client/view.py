@@ -20,8 +20,8 @@ from protocol.timestamp import is_timestamp
 Side = Literal["Bid", "Ask"]
 Change = Literal["more", "less"]
 
-FLASH_S = 0.4
-"""How long a changed level stands out: longer than a frame's interval, so that the eye finds it."""
+FLASH_S = 0.2
+"""How long a changed level stands out: shorter than the 0.3 s to the next frame, or a busy book would be lit for good."""
 
 RATE_WINDOW_S = 5.0
 
