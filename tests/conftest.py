@@ -1,11 +1,13 @@
 """What every test may use: golden files, which hold an output that must not change by a byte, and recorded data."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.depth_server import DepthServer
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile(
@@ -54,3 +56,11 @@ def realdata() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def depth_server() -> Iterator[DepthServer]:
+    """A server of simulated markets for tests that leave it as it is."""
+    server = DepthServer("--symbols", "BTCUSD,ETHUSD,ADAUSD", "--seed", "1", "--interval-ms", "50")
+    yield server
+    server.stop()

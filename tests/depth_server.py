@@ -1,0 +1,41 @@
+"""The real server in a process of its own, as users start it."""
+
+import re
+import subprocess
+import sys
+
+
+class DepthServer:
+    """A server started by `market-depth serve`; `addr` is HOST:PORT, and stays the same after a restart."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self.addr = "127.0.0.1:0"
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Where its WebSocket is."""
+        return f"ws://{self.addr}/"
+
+    def start(self) -> None:
+        """Start it and wait until it accepts."""
+        command = [sys.executable, "-m", "market_depth", "serve", "--addr", self.addr, *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        announced = re.search(r"ws://([^/]+)/", line)
+        if announced is None:
+            self.stop()
+            raise AssertionError(f"the server did not start: {line!r}")
+        self.addr = announced[1]
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does, and wait until it is gone."""
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
