@@ -12,7 +12,7 @@ regimes; Lillo, Mike and Farmer 2005 for the signs of trades; Zovko and Farmer 2
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import accumulate, pairwise
 from statistics import NormalDist
 
@@ -161,11 +161,11 @@ class HawkesClock:
         self._immigrants_per_ns = immigrants_a_second / NS
         self._due: list[int] = []
         for share, mean_s in kernels:
-            # Memoryless delays: what is under way from a steady past is spread like the delays themselves.
+            # Delays are memoryless: what a steady past has under way is spread like the delays themselves.
             under_way = int(rate * branching * share * mean_s)
-            for rank in range(under_way):
-                position = np.array([(rank + 0.5) / under_way])
-                heappush(self._due, start_ns + int(exponential(position)[0] * mean_s * NS))
+            waits = exponential((np.arange(under_way) + 0.5) / max(1, under_way))
+            self._due += (start_ns + (waits * (mean_s * NS)).astype(np.int64)).tolist()
+        heapify(self._due)
         self._immigrant_ns = self._next_immigrant(start_ns)
         self.next_ns = min(self._immigrant_ns, self._due[0]) if self._due else self._immigrant_ns
         """The coming instant, in ns since the epoch."""
@@ -197,8 +197,7 @@ class HawkesClock:
             changes_ns = activity.changes_ns
             if changes_ns is None or at_ns < changes_ns:
                 return at_ns
-            wait -= (changes_ns - now_ns) * per_ns
-            wait = max(wait, 0.0)
+            wait = max(0.0, wait - (changes_ns - now_ns) * per_ns)
             now_ns = changes_ns
             activity.change()
 
@@ -225,25 +224,23 @@ class ParentOrders:
     MOST_PIECES = 20_000
 
     def __init__(self, chance: Chance, *, concurrent: int, exponent: float) -> None:
-        self.buy_share = 0.5
-        """How likely a new parent buys: above one half the price rises."""
         self._choices = chance.uniforms()
         self._sides = chance.uniforms()
         self._lengths = chance.picked(
             cumulative([n**-exponent - (n + 1) ** -exponent for n in range(1, self.MOST_PIECES)])
         )
-        self._parents = [self._new_parent() for _ in range(concurrent)]
+        self._parents = [self._new_parent(0.5) for _ in range(concurrent)]
 
-    def next_side(self) -> Side:
-        """The side of the next marketable order."""
+    def next_side(self, buy_share: float) -> Side:
+        """The side of the next marketable order; a parent that starts with it buys as often as `buy_share` says."""
         parents = self._parents
         index = int(next(self._choices) * len(parents))
         side, pieces = parents[index]
-        parents[index] = (side, pieces - 1) if pieces > 1 else self._new_parent()
+        parents[index] = (side, pieces - 1) if pieces > 1 else self._new_parent(buy_share)
         return side
 
-    def _new_parent(self) -> tuple[Side, int]:
-        side = Side.BID if next(self._sides) < self.buy_share else Side.ASK
+    def _new_parent(self, buy_share: float) -> tuple[Side, int]:
+        side = Side.BID if next(self._sides) < buy_share else Side.ASK
         return side, 1 + next(self._lengths)
 
 

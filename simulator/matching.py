@@ -12,6 +12,9 @@ from sortedcontainers import SortedDict
 from protocol.events import Side
 from simulator.errors import EmptySideError, OrderRejectedError
 
+# On Python 3.11 looking a member up in its enumeration costs more than the comparison it is needed for.
+_BID = Side.BID
+
 
 class Order:
     """A resting order. `ts_event` is when it took its present place in the queue, in ns since the epoch."""
@@ -80,7 +83,7 @@ class MatchingBook:
 
     def best(self, side: Side) -> int:
         """The best price of one side. Raises: EmptySideError when it has no orders."""
-        price = self._best_bid if side is Side.BID else self._best_ask
+        price = self._best_bid if side is _BID else self._best_ask
         if price is None:
             raise EmptySideError(side)
         return price
@@ -94,11 +97,11 @@ class MatchingBook:
 
     def level_count(self, side: Side) -> int:
         """How many prices have orders on one side."""
-        return len(self._bids if side is Side.BID else self._asks)
+        return len(self._bids if side is _BID else self._asks)
 
     def size_at(self, side: Side, price: int) -> int:
         """The lots resting at a price, 0 where nothing rests."""
-        level = (self._bids if side is Side.BID else self._asks).get(price)
+        level = (self._bids if side is _BID else self._asks).get(price)
         return level.size if level else 0
 
     def levels(self, side: Side, depth: int | None = None) -> list[tuple[int, int, int]]:
@@ -134,7 +137,7 @@ class MatchingBook:
         if size <= 0:
             raise OrderRejectedError(order_id, f"size {size} is not positive")
         if price == order.price and size <= order.size:
-            level = (self._bids if order.side is Side.BID else self._asks)[price]
+            level = (self._bids if order.side is _BID else self._asks)[price]
             level.size -= order.size - size
             order.size = size
             return order
@@ -161,11 +164,11 @@ class MatchingBook:
         the limit is left. The caller decides whether the remainder rests.
         """
         fills: list[Fill] = []
-        resting = self._asks if aggressor is Side.BID else self._bids
-        best = 0 if aggressor is Side.BID else -1
+        resting = self._asks if aggressor is _BID else self._bids
+        best = 0 if aggressor is _BID else -1
         while size > 0 and resting:
             price, level = resting.peekitem(best)
-            if price > limit_price if aggressor is Side.BID else price < limit_price:
+            if price > limit_price if aggressor is _BID else price < limit_price:
                 break
             order = next(iter(level.orders.values()))
             traded = min(size, order.size)
@@ -181,18 +184,18 @@ class MatchingBook:
         return fills
 
     def _would_match(self, side: Side, price: int) -> bool:
-        if side is Side.BID:
+        if side is _BID:
             return self._best_ask is not None and price >= self._best_ask
         return self._best_bid is not None and price <= self._best_bid
 
     def _best_levels(self, side: Side, depth: int | None) -> list[tuple[int, PriceLevel]]:
-        levels = self._bids if side is Side.BID else self._asks
-        best_first = reversed(levels.items()) if side is Side.BID else iter(levels.items())
+        levels = self._bids if side is _BID else self._asks
+        best_first = reversed(levels.items()) if side is _BID else iter(levels.items())
         return list(islice(best_first, depth))
 
     def _enqueue(self, order: Order) -> None:
         price = order.price
-        if order.side is Side.BID:
+        if order.side is _BID:
             level = self._bids.get(price)
             if level is None:
                 level = self._bids[price] = PriceLevel()
@@ -209,7 +212,7 @@ class MatchingBook:
 
     def _dequeue(self, order: Order) -> None:
         price = order.price
-        if order.side is Side.BID:
+        if order.side is _BID:
             level = self._bids[price]
             del level.orders[order.order_id]
             level.size -= order.size

@@ -23,7 +23,7 @@ from simulator.flow import (
     sizes,
 )
 from simulator.listings import Listing
-from simulator.matching import MatchingBook, Order
+from simulator.matching import Fill, MatchingBook, Order
 from simulator.scenarios import Scenario
 
 PUBLISHER_ID = 60_000
@@ -37,12 +37,27 @@ SMALLER_SHARE = 0.7
 LARGER_SHARE = 0.2
 """Updates: most take size away, some add size, the rest move the order to another price."""
 
-FARTHEST_SWEEP = 5
+FARTHEST_SWEEP = 8
 """Ticks beyond the best price that the largest marketable order reaches."""
 
+WIDEST_CROSSED = 4
+"""Ticks of spread that somebody still pays to trade at once; in a wider one the order improves its own side."""
+
+EVENNESS = 0.5
+"""How firmly new orders go to the side with fewer of them: as often as its lack, times this."""
+
+HOME = 4
+RETURN = 0.3
+"""A price further than a HOME-th of the opening price away from it is led back, by a lean of this much."""
+
 WARM_UP = 10
-"""Events before the opening, as a multiple of the resting orders: by then every order of the first layout is gone
-or has had its turn, and the book has the shape that its flow gives it."""
+"""Events before the opening, as a multiple of the resting orders: by then the book has the shape that its flow gives
+it, and not that of the first layout."""
+
+# On Python 3.11 a member of an enumeration costs as much as a tenth of an event each time it is looked up in its class.
+_BID, _ASK = Side.BID, Side.ASK
+_ADD, _MODIFY, _CANCEL = int(Action.ADD), int(Action.MODIFY), int(Action.CANCEL)
+_LAST = int(Flag.LAST)
 
 
 class Venue:
@@ -57,7 +72,7 @@ class Venue:
         events_per_second: float | None = None,
     ) -> None:
         """`start_ns`: when the market opens, in ns since the epoch; `events_per_second`: the scenario's unless given."""
-        rate = events_per_second or scenario.events_per_second
+        rate = scenario.events_per_second if events_per_second is None else events_per_second
         self.listing = listing
         self.scenario = scenario
         self.book = MatchingBook()
@@ -68,10 +83,10 @@ class Venue:
         self._tick = listing.instrument.tick_size
 
         chance = Chance(seed, listing.instrument.instrument_id)
-        activity = Activity(chance, scenario.activity_periods_s, scenario.activity_swing, first_ns)
+        self._activity = Activity(chance, scenario.activity_periods_s, scenario.activity_swing, first_ns)
         self._clock = HawkesClock(
             chance,
-            activity,
+            self._activity,
             rate=rate,
             branching=scenario.branching,
             kernels=scenario.kernels,
@@ -87,6 +102,8 @@ class Venue:
         self._parents = ParentOrders(chance, concurrent=scenario.parents, exponent=scenario.parent_exponent)
         self._trend = Trend(chance, period_s=scenario.trend_period_s, start_ns=first_ns)
 
+        self._pressure = 0.0
+        self._bid_excess = 0
         self._tape = _Tape(listing.instrument)
         # A list to draw from at random, and where each order stands in it.
         self._resting: list[Order] = []
@@ -94,13 +111,19 @@ class Venue:
         self._last_order_id = listing.instrument.instrument_id << 32
         self._lay_out()
         while self._clock.next_ns <= start_ns:
-            self._act()
+            self.step()
         self._tape = _Tape(listing.instrument)
         self._now_ns = start_ns
 
     @property
     def instrument(self) -> Instrument:
         return self.listing.instrument
+
+    @property
+    def descendant_share(self) -> float:
+        """The share of events so far that earlier events brought about: the branching ratio, counted."""
+        clock = self._clock
+        return clock.descendants / max(1, clock.descendants + clock.immigrants)
 
     @property
     def now_ns(self) -> int:
@@ -114,10 +137,10 @@ class Venue:
         """
         tape = self._tape
         tape.record(self._now_ns, Action.CLEAR, Side.NONE, 0, UNDEF_PRICE, 0, Flag.SNAPSHOT)
-        for side in (Side.BID, Side.ASK):
+        for side in (_BID, _ASK):
             for order in self.book.orders(side):
                 tape.record(
-                    order.ts_event, Action.ADD, side, order.order_id, order.price, order.size, Flag.SNAPSHOT
+                    order.ts_event, _ADD, side, order.order_id, order.price, order.size, Flag.SNAPSHOT
                 )
         tape.end_event()
         events = tape.take()
@@ -132,7 +155,7 @@ class Venue:
         clock = self._clock
         tape = self._tape
         while clock.next_ns <= until_ns and len(tape) < max_events:
-            self._act()
+            self.step()
         if clock.next_ns > until_ns:
             self._now_ns = max(self._now_ns, until_ns)
         return tape.take()
@@ -141,19 +164,15 @@ class Venue:
         """The next `count` records or a few more, up to the end of an event, however long that takes."""
         tape = self._tape
         while len(tape) < count:
-            self._act()
+            self.step()
         return tape.take()
 
-    def _lay_out(self) -> None:
-        """A first book around the opening price, for the flow to work on before the opening."""
-        tick = self._tick
-        opening = self.listing.opening_price
-        for _ in range(self.scenario.resting_orders // 2):
-            self._rest(Side.BID, opening - tick * (1 + next(self._distances)), next(self._sizes))
-            self._rest(Side.ASK, opening + tick * (1 + next(self._distances)), next(self._sizes))
+    def take(self) -> OrderEvents:
+        """The records of the steps since the last batch."""
+        return self._tape.take()
 
-    def _act(self) -> None:
-        """One participant's action: the event that is due, told on the tape."""
+    def step(self) -> None:
+        """Let the next event happen, for those who look at the book after each; its records join the next batch."""
         clock = self._clock
         self._now_ns = max(0, clock.next_ns)
         clock.advance()
@@ -171,8 +190,21 @@ class Venue:
             self._cancel()
         self._tape.end_event()
 
+    def _lay_out(self) -> None:
+        """A first book around the opening price, for the flow to work on before the opening."""
+        tick = self._tick
+        opening = self.listing.opening_price
+        for _ in range(self.scenario.resting_orders // 2):
+            self._rest(_BID, opening - tick * (1 + next(self._distances)), next(self._sizes))
+            self._rest(_ASK, opening + tick * (1 + next(self._distances)), next(self._sizes))
+
     def _add(self) -> None:
-        side = Side.BID if next(self._uniforms) < 0.5 else Side.ASK
+        # Whoever sees buyers at work offers to sell, which is what keeps persistent buying from becoming persistent
+        # rising: without it returns over ten seconds are correlated by 0.1 to 0.2.
+        bid_share = 0.5 - self.scenario.replenishment * self._pressure
+        # The side with fewer orders gets more of them: a long parent order else takes a side away, and the price with it.
+        bid_share -= EVENNESS * self._bid_excess / len(self._resting)
+        side = _BID if next(self._uniforms) < bid_share else _ASK
         self._rest(side, self._passive_price(side), next(self._sizes))
 
     def _update(self) -> None:
@@ -186,9 +218,9 @@ class Venue:
         else:
             price = self._passive_price(order.side)
             if price == order.price:
-                price += -self._tick if order.side is Side.BID else self._tick
+                price += -self._tick if order.side is _BID else self._tick
         self.book.modify(order.order_id, price, size, self._now_ns)
-        self._tape.record(self._now_ns, Action.MODIFY, order.side, order.order_id, price, size)
+        self._tape.record(self._now_ns, _MODIFY, order.side, order.order_id, price, size)
 
     def _cancel(self) -> None:
         resting = self._resting
@@ -198,64 +230,83 @@ class Venue:
             if self._distance(other) < self._distance(order):
                 order = other
         if self.book.level_count(order.side) == 1:
-            # A market maker stays: neither side is ever left empty.
+            # Neither side is ever left empty.
             self._add()
             return
         self.book.cancel(order.order_id)
         self._forget(order)
-        self._tape.record(self._now_ns, Action.CANCEL, order.side, order.order_id, order.price, order.size)
+        self._tape.record(self._now_ns, _CANCEL, order.side, order.order_id, order.price, order.size)
 
     def _trade(self) -> None:
-        """A marketable order: takes a part of the best level, exactly that level, or sweeps through the next ones."""
-        scenario = self.scenario
-        if scenario.trend:
-            self._parents.buy_share = 0.5 + 0.5 * scenario.trend * self._trend.at(self._now_ns)
-        aggressor = self._parents.next_side()
-        resting_side = Side.ASK if aggressor is Side.BID else Side.BID
-        if self.book.level_count(resting_side) <= FARTHEST_SWEEP + 1:
+        """A marketable order: takes a part of the best level, that level whole, or sweeps through the next ones."""
+        book = self.book
+        best_bid, best_ask = book.best(_BID), book.best(_ASK)
+        aggressor = self._parents.next_side(0.5 + 0.5 * self._lean(best_bid))
+        is_buy = aggressor is _BID
+        resting_side = _ASK if is_buy else _BID
+        self._pressure += ((1 if is_buy else -1) - self._pressure) / self.scenario.pressure_trades
+        if best_ask - best_bid > WIDEST_CROSSED * self._tick:
+            price = best_bid + self._tick if is_buy else best_ask - self._tick
+            self._rest(aggressor, price, next(self._sizes))
+            return
+        if book.level_count(resting_side) <= FARTHEST_SWEEP + 1:
+            # A sweep could empty the side: whoever trades on a thin market makes it instead.
             self._add()
             return
-        limit = self.book.best(resting_side)
-        available = self.book.size_at(resting_side, limit)
+        size, reach = self._marketable_size(book.size_at(resting_side, best_ask if is_buy else best_bid))
+        limit = best_ask + reach * self._tick if is_buy else best_bid - reach * self._tick
+        fills = book.match(aggressor, size, limit)
+        self._tell(aggressor, fills)
+        size -= sum(fill.size for fill in fills)
+        if size and next(self._uniforms) < self.scenario.remainder_share:
+            self._rest(aggressor, limit, size)
+
+    def _lean(self, price: int) -> float:
+        """How much likelier than not a new parent order buys: with the trend, and never far from the opening price."""
+        opening = self.listing.opening_price
+        if abs(price - opening) * HOME > opening:
+            return RETURN if price < opening else -RETURN
+        trend = self.scenario.trend
+        return trend * self._trend.at(self._now_ns) if trend else 0.0
+
+    def _marketable_size(self, available: int) -> tuple[int, int]:
+        """The size of a marketable order, given what rests at the best price, and its reach in ticks beyond."""
+        scenario = self.scenario
         choice = next(self._uniforms)
-        if choice < scenario.sweep_share:
-            reach = 1 + int(next(self._uniforms) * FARTHEST_SWEEP)
-            limit += reach * self._tick if aggressor is Side.BID else -reach * self._tick
-            size = available + 4 * next(self._sizes)
-        elif choice < scenario.sweep_share + scenario.whole_level_share:
-            size = available
-            if next(self._uniforms) < 0.5:
-                size += next(self._sizes)
-        else:
-            size = min(available, next(self._sizes))
-        fills = self.book.match(aggressor, size, limit)
-        tape = self._tape
+        sweep_share = scenario.sweep_share * self._activity.factor
+        if choice < sweep_share:
+            position = next(self._uniforms)
+            reach = 1 + int(position * position * FARTHEST_SWEEP)
+            return available * (1 + reach), reach
+        if choice < sweep_share + scenario.whole_level_share:
+            return available + (next(self._sizes) if next(self._uniforms) < 0.5 else 0), 0
+        return min(available, next(self._sizes)), 0
+
+    def _tell(self, aggressor: Side, fills: list[Fill]) -> None:
+        """A trade as DBN tells it: for each price what traded, then each fill and what became of the resting order."""
+        record = self._tape.record
         now_ns = self._now_ns
         for price, at_price in groupby(fills, key=lambda fill: fill.order.price):
-            level_fills = list(at_price)
-            traded = sum(fill.size for fill in level_fills)
-            size -= traded
-            tape.record(now_ns, Action.TRADE, aggressor, 0, price, traded)
-            for order, filled, left in level_fills:
-                tape.record(now_ns, Action.FILL, resting_side, order.order_id, price, filled)
+            level = list(at_price)
+            record(now_ns, Action.TRADE, aggressor, 0, price, sum(fill.size for fill in level))
+            for order, size, left in level:
+                record(now_ns, Action.FILL, order.side, order.order_id, price, size)
                 if left:
-                    tape.record(now_ns, Action.MODIFY, resting_side, order.order_id, price, left)
+                    record(now_ns, _MODIFY, order.side, order.order_id, price, left)
                 else:
-                    tape.record(now_ns, Action.CANCEL, resting_side, order.order_id, price, filled)
+                    record(now_ns, _CANCEL, order.side, order.order_id, price, size)
                     self._forget(order)
-        if size and next(self._uniforms) < scenario.remainder_share:
-            self._rest(aggressor, limit, size)
 
     def _passive_price(self, side: Side) -> int:
         """Where a new order rests: inside a wide spread or behind the best price, and never across it."""
         tick = self._tick
-        best_bid, best_ask = self.book.best(Side.BID), self.book.best(Side.ASK)
+        best_bid, best_ask = self.book.best(_BID), self.book.best(_ASK)
         spread = (best_ask - best_bid) // tick
         if spread > 1 and next(self._uniforms) < self.scenario.inside_share:
             behind = -1 - int(next(self._uniforms) * (spread - 1))
         else:
             behind = next(self._distances)
-        return max(tick, best_bid - behind * tick) if side is Side.BID else best_ask + behind * tick
+        return best_bid - behind * tick if side is _BID else best_ask + behind * tick
 
     def _distance(self, order: Order) -> int:
         return abs(order.price - self.book.best(order.side))
@@ -265,10 +316,12 @@ class Venue:
         order = self.book.add(self._last_order_id, side, price, size, self._now_ns)
         self._places[order.order_id] = len(self._resting)
         self._resting.append(order)
-        self._tape.record(self._now_ns, Action.ADD, side, order.order_id, price, size)
+        self._bid_excess += 1 if side is _BID else -1
+        self._tape.record(self._now_ns, _ADD, side, order.order_id, price, size)
 
     def _forget(self, order: Order) -> None:
         place = self._places.pop(order.order_id)
+        self._bid_excess -= 1 if order.side is _BID else -1
         last = self._resting.pop()
         if last is not order:
             self._resting[place] = last
@@ -297,7 +350,7 @@ class _Tape:
 
     def end_event(self) -> None:
         """Mark the record told last as the last of its event."""
-        self._cells[-2] |= Flag.LAST
+        self._cells[-2] |= _LAST
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
 
     def take(self) -> OrderEvents:
