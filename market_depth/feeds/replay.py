@@ -17,7 +17,6 @@ WAKE_INTERVAL_NS = 1_000_000
 """A replay that is on time hands over at most once in this time: waking for each event of a burst costs more than a
 millisecond's delay is worth."""
 
-
 T = TypeVar("T")
 
 
@@ -136,7 +135,7 @@ class ReplayFeed:
         pending = self._pending
         while self._is_running() and not self._is_read_out and not pending.has_batch():
             await self._read_on()
-        if not len(pending) and self._damage:
+        if self._is_running() and not len(pending) and self._damage:
             raise self._damage
         if self._is_running() and not len(pending) and self._loops and self._read:
             await self._start_next_round()
@@ -176,17 +175,12 @@ class ReplayFeed:
 
     async def _read_on(self) -> None:
         """Read the next records of this round into `_pending`."""
-        self._is_reading = True
         try:
             events = await self._run(self._recording.read)
         except FeedError as damage:
             # What was read before is good and goes out first.
             self._damage = damage
-            events = self._clears[:0]
-        finally:
-            self._is_reading = False
-            if not self._is_running():  # closed meanwhile
-                self._recording.close()
+            events = np.empty(0, ORDER_EVENT)
         if self._limit is not None:
             events = events[: self._limit - self._read]
         self._read += len(events)
@@ -224,7 +218,14 @@ class ReplayFeed:
         return batch
 
     async def _run(self, function: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(function) if self._recording.blocks else function()
+        """What `function` of the recording returns. A file that is closed meanwhile is closed afterwards."""
+        self._is_reading = True
+        try:
+            return await trio.to_thread.run_sync(function) if self._recording.blocks else function()
+        finally:
+            self._is_reading = False
+            if not self._is_running():
+                self._recording.close()
 
 
 class BooksSeen:

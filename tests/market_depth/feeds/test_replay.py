@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from math import floor
@@ -244,6 +245,7 @@ async def test_damage_comes_after_everything_before_it_even_half_an_event() -> N
     with pytest.raises(DamagedFileError, match="breaks off"):
         await anext(feed)
     assert (feed.state, recording.is_closed) == (FeedState.FAILED, True)
+    assert await sizes(feed) == []
 
 
 async def test_a_cancelled_wait_loses_nothing(autojump_clock: MockClock) -> None:
@@ -270,6 +272,39 @@ async def test_closing_ends_the_iteration_also_of_one_who_waits(autojump_clock: 
         await feed.aclose()
     assert (got, feed.state, recording.is_closed) == ([(0, 1)], FeedState.CLOSED, True)
     assert await collect(feed, autojump_clock) == []
+
+
+class SlowDisk(MemoryRecording):
+    """A recording whose reading waits for the test, and which must not be closed meanwhile."""
+
+    blocks = True
+
+    def __init__(self, *chunks: OrderEvents) -> None:
+        super().__init__(*chunks)
+        self.is_reading = threading.Event()
+        self.may_read = threading.Event()
+
+    def read(self) -> OrderEvents:
+        self.is_reading.set()
+        assert self.may_read.wait(10)
+        assert not self.is_closed
+        return super().read()
+
+
+async def test_closing_while_a_thread_reads_closes_the_file_when_it_has_read() -> None:
+    recording = SlowDisk(adds(3))
+    feed = ReplayFeed(recording, choose_pacing("max"))
+    got: list[int] = []
+
+    async def receive() -> None:
+        got.extend(await sizes(feed))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        assert await trio.to_thread.run_sync(recording.is_reading.wait, 10)
+        await feed.aclose()
+        recording.may_read.set()
+    assert (got, feed.state, recording.is_closed) == ([], FeedState.CLOSED, True)
 
 
 async def test_a_replay_closed_before_it_began_gives_nothing() -> None:
