@@ -1,0 +1,5 @@
+"""What a benchmark tells its caller when it cannot measure."""
+
+
+class BenchError(Exception):
+    """Nothing was measured; the text is the one line to tell."""
