@@ -87,9 +87,9 @@ class BookEngine:
 
     def books(self, instrument_id: int) -> list[int]:
         """Indexes of an instrument's books, one for each publisher, in the order of their first event."""
-        return [int(book) for book in self.book_ids(instrument_id)]
+        return [int(book) for book in self.book_indexes(instrument_id)]
 
-    def book_ids(self, instrument_id: int) -> Int64s:
+    def book_indexes(self, instrument_id: int) -> Int64s:
         """The same as an array that views hand to kernels. Empty for an instrument without events."""
         return self._books_of.get(instrument_id, NO_BOOKS)
 
@@ -114,7 +114,7 @@ class BookEngine:
 
     def sequence(self, instrument_id: int) -> int:
         """How many events changed an instrument's books. Never falls; while it is equal, the books are equal."""
-        return int(self.arrays.books[self.book_ids(instrument_id), kernels.SEQUENCE].sum())
+        return int(self.arrays.books[self.book_indexes(instrument_id), kernels.SEQUENCE].sum())
 
     @property
     def counters(self) -> BookCounters:
@@ -149,7 +149,7 @@ class BookEngine:
     def _index_new_books(self) -> None:
         for book in range(self._indexed, int(self.arrays.state[kernels.BOOKS])):
             instrument_id = int(self.arrays.books[book, kernels.BOOK_KEY]) >> 16
-            self._books_of[instrument_id] = np.append(self.book_ids(instrument_id), book)
+            self._books_of[instrument_id] = np.append(self.book_indexes(instrument_id), book)
             self._indexed = book + 1
 
     def _make_room(self) -> None:

@@ -93,7 +93,11 @@ NO_KEY = -(2**63)
 FIRST_CAPACITY = 48
 """Levels a new side has room for: with its pads, 512 bytes of keys."""
 
-LEVEL_CACHE_SIZE = 1 << 14
+LEVEL_CACHE_BITS = 14
+LEVEL_CACHE_SIZE = 1 << LEVEL_CACHE_BITS
+
+BOOK_HASH_SHIFT = 40
+"""Leaves 24 bits of a book key's hash: enough for 16 million books."""
 
 PREFETCH_NODES = 1 << 16
 """From 2 MB of nodes on, prefetch: what a core's own cache holds is there already."""
@@ -199,6 +203,7 @@ widen: Callable[[int], int] = cast("Any", np.int64)
 
 @inlined
 def memory(arrays: Arrays) -> Memory:
+    # A home is a hash's uppermost bits, as many as number the places of the id table.
     id_shift = 64
     while 1 << (64 - id_shift) < arrays.ids.size:
         id_shift -= 1
@@ -340,21 +345,27 @@ def move_ids(old: Int64s, new: Int64s) -> None:
 
 @inlined
 def key_of(side: int, price: int) -> int:
+    """A price as a key of its side, and a key as its price."""
     return -price if side & 1 else price
+
+
+@inlined
+def run_end(m: Memory, side: int) -> int:
+    """Where in the arena the run of a side ends: one after its best level."""
+    return m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT]
 
 
 @inlined
 def position_of(m: Memory, side: int, key: int) -> int:
     """Where in the arena the first key of a side stands that is not below `key`; the run's end if there is none."""
-    base = m.sides[side * SIDE_WORDS + BASE]
-    end = base + m.sides[side * SIDE_WORDS + COUNT]
+    end = run_end(m, side)
     # Most events are near the best: count among the last 16 without a branch, the compiler makes it a few vectors.
     not_below = 0
     for i in range(1, PAD + 1):
         not_below += m.keys[end - i] >= key
     if not_below < PAD:
         return end - not_below
-    low, high = base, end - PAD
+    low, high = m.sides[side * SIDE_WORDS + BASE], end - PAD
     while low < high:
         middle = (low + high) >> 1
         if m.keys[middle] < key:
@@ -366,7 +377,7 @@ def position_of(m: Memory, side: int, key: int) -> int:
 
 @inlined
 def cache_place(side: int, price: int) -> int:
-    return (((price ^ (side << 40)) * GOLDEN) >> 50) & (LEVEL_CACHE_SIZE - 1)
+    return (((price ^ (side << 40)) * GOLDEN) >> (64 - LEVEL_CACHE_BITS)) & (LEVEL_CACHE_SIZE - 1)
 
 
 @inlined
@@ -378,8 +389,7 @@ def level_at(m: Memory, side: int, price: int) -> int:
         return level
     key = key_of(side, price)
     position = position_of(m, side, key)
-    end = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT]
-    if position < end and m.keys[position] == key:
+    if position < run_end(m, side) and m.keys[position] == key:
         level = widen(m.levels[position])
     else:
         level = insert_level(m, side, price, position)
@@ -392,10 +402,8 @@ def insert_level(m: Memory, side: int, price: int, position: int) -> int:
     """A new level without orders at a position of its side's run; the run moves first if it has no room."""
     if m.sides[side * SIDE_WORDS + COUNT] == m.sides[side * SIDE_WORDS + CAPACITY]:
         position += relocate(m, side)
-    end = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT]
-    for i in range(end, position, -1):
+    for i in range(run_end(m, side), position, -1):
         m.keys[i] = m.keys[i - 1]
-    for i in range(end, position, -1):
         m.levels[i] = m.levels[i - 1]
     level = take_node(m)
     m.keys[position] = key_of(side, price)
@@ -432,10 +440,8 @@ def drop_level(m: Memory, level: int) -> None:
     side = link(m, level, SIDE)
     price = word(m, level, PRICE)
     position = position_of(m, side, key_of(side, price))
-    last = m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1
-    for i in range(position, last):
+    for i in range(position, run_end(m, side) - 1):
         m.keys[i] = m.keys[i + 1]
-    for i in range(position, last):
         m.levels[i] = m.levels[i + 1]
     m.sides[side * SIDE_WORDS + COUNT] -= 1
     discard_level(m, level, side, price)
@@ -451,6 +457,12 @@ def discard_level(m: Memory, level: int, side: int, price: int) -> None:
 
 
 # --- Orders: their places in the queues ---
+
+
+@inlined
+def size_of(m: Memory, order: int) -> int:
+    """An order's size; sizes are unsigned."""
+    return link(m, order, SIZE) & LOW
 
 
 @inlined
@@ -480,12 +492,6 @@ def leave_queue(m: Memory, order: int) -> None:
     set_link(m, level, ORDERS, link(m, level, ORDERS) - 1)
     if link(m, level, ORDERS) == 0:
         drop_level(m, level)
-
-
-@inlined
-def size_of(m: Memory, order: int) -> int:
-    """An order's size; sizes are unsigned."""
-    return link(m, order, SIZE) & LOW
 
 
 @inlined
@@ -535,7 +541,7 @@ def book_key(header: int) -> int:
 @inlined
 def book_of(m: Memory, key: int) -> int:
     """The book of an instrument at a publisher, registered if it is new."""
-    place = ((key * GOLDEN) >> 40) & m.book_mask
+    place = ((key * GOLDEN) >> BOOK_HASH_SHIFT) & m.book_mask
     while True:
         book = widen(m.book_table[place]) - 1
         if book < 0:
@@ -563,7 +569,7 @@ def register_book(m: Memory, key: int, place: int) -> int:
 def move_books(books: Int64s, count: int, table: Int32s) -> None:
     """Enter the first `count` books into an empty, larger table."""
     for book in range(count):
-        place = ((books[book, BOOK_KEY] * GOLDEN) >> 40) & (table.size - 1)
+        place = ((books[book, BOOK_KEY] * GOLDEN) >> BOOK_HASH_SHIFT) & (table.size - 1)
         while table[place] != 0:
             place = (place + 1) & (table.size - 1)
         table[place] = book + 1
@@ -600,7 +606,15 @@ def side_of(book: int, event: Event) -> int:
 
 
 @inlined
+def new_order(m: Memory, event: Event) -> int:
+    order = take_node(m)
+    set_word(m, order, ORDER_ID, event.order_id)
+    return order
+
+
+@inlined
 def enter(m: Memory, order: int, side: int, event: Event) -> None:
+    """Put an order where its event says."""
     join_queue(m, order, side, event.price, event.size, event.ts_event)
 
 
@@ -618,8 +632,7 @@ def add(m: Memory, book: int, key: int, event: Event) -> int:
     hashed = id_hash(event.order_id, key)
     place = find_id(m, hashed, event.order_id, book)
     if m.ids[place] == 0:
-        order = take_node(m)
-        set_word(m, order, ORDER_ID, event.order_id)
+        order = new_order(m, event)
         m.ids[place] = hashed & HIGH | order
     else:
         m.state[DUPLICATE_ORDERS] += 1
@@ -635,9 +648,7 @@ def replace_side(m: Memory, side: int, event: Event) -> int:
     changed = clear_side(m, side)
     if not rests(event):
         return changed
-    order = take_node(m)
-    set_word(m, order, ORDER_ID, event.order_id)
-    enter(m, order, side, event)
+    enter(m, new_order(m, event), side, event)
     return 1
 
 
@@ -672,8 +683,7 @@ def modify(m: Memory, book: int, key: int, event: Event) -> int:
         m.state[UNKNOWN_ORDERS] += 1
         if not (rests(event) and names_side(event)):
             return 0
-        order = take_node(m)
-        set_word(m, order, ORDER_ID, event.order_id)
+        order = new_order(m, event)
         m.ids[place] = hashed & HIGH | order
         enter(m, order, side_of(book, event), event)
         return 1
@@ -800,12 +810,12 @@ def apply_events(arrays: Arrays, events: Int64s) -> int:
 @inlined
 def key_after(m: Memory, side: int, taken: int) -> int:
     """The key of a side's level number `taken` from the best; NO_KEY (the run's pad) after the worst."""
-    return m.keys[m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1 - taken]
+    return m.keys[run_end(m, side) - 1 - taken]
 
 
 @inlined
 def level_after(m: Memory, side: int, taken: int) -> int:
-    return widen(m.levels[m.sides[side * SIDE_WORDS + BASE] + m.sides[side * SIDE_WORDS + COUNT] - 1 - taken])
+    return widen(m.levels[run_end(m, side) - 1 - taken])
 
 
 @inlined

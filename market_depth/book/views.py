@@ -90,4 +90,4 @@ def side_indexes(engine: BookEngine, instrument_id: int, side: Side) -> Int64s:
     """The rows of `engine.arrays.sides` that make up one side of an instrument."""
     if side not in (Side.BID, Side.ASK):
         raise ValueError(f"a book has bids and asks, not {side!r}")
-    return 2 * engine.book_ids(instrument_id) + (side == Side.ASK)
+    return 2 * engine.book_indexes(instrument_id) + (side == Side.ASK)
