@@ -60,6 +60,7 @@ function connect() {
 function receive(message, socket) {
   switch (message.type) {
     case 'MarketData':
+      if (frames >= maxFrames) break // already closing
       failures = 0
       frames += 1
       console.log(topOfBook(message))
