@@ -23,7 +23,7 @@ PROFILE_TICKS = 60
 
 WIDEST_SPREAD = 500
 
-DIGEST_RECORDS = 50_000
+DIGEST_RECORDS = 20_000
 """How many of a run's first records its digest covers."""
 
 _BATCH = 50_000
