@@ -56,6 +56,8 @@ class Delivery:
     """What one run of one server measured."""
 
     connects_per_s: float
+    cpu_us_per_connect: float
+    """Handshake, subscriptions and first frames, and the market meanwhile."""
     frames_per_s: float
     bytes_per_frame: float
     delivered_share: float
@@ -122,6 +124,7 @@ class Report:
             self._row("bytes a frame", "bytes_per_frame", ",.0f"),
             self._row("memory a client in bytes", "bytes_per_client", ",.0f"),
             self._row("connections a second", "connects_per_s", ",.0f"),
+            self._row("CPU µs a connection", "cpu_us_per_connect", ",.0f"),
             self._row("load generator: CPU µs a frame", "load_cpu_us_per_frame", ".2f"),
             *(
                 []
@@ -241,7 +244,9 @@ def _measure(
         load.receive_for(SETTLE_S, quiet_s)
         one = _Window.of(server, load, window_s, quiet_s)
         memory_before = server.resident_bytes()
+        cpu_before = server.cpu_s()
         connect_s = load.connect(clients - 1, CONNECT_TIMEOUT_S)
+        connect_cpu_s = server.cpu_s() - cpu_before
         load.receive_for(SETTLE_S, quiet_s)
         many = _Window.of(server, load, window_s, quiet_s)
         if load.lost:
@@ -250,6 +255,7 @@ def _measure(
             raise BenchError(f"{clients:,} clients got no more frames than one")
         delivery = Delivery(
             connects_per_s=(clients - 1) / connect_s,
+            cpu_us_per_connect=1e6 * connect_cpu_s / (clients - 1),
             frames_per_s=many.frames_per_s,
             bytes_per_frame=many.bytes / many.frames,
             delivered_share=many.frames_per_s * interval_s / (clients * len(subscriptions)),

@@ -11,6 +11,7 @@ from market_depth.bench.fanout import Delivery, Report
 
 DELIVERY = Delivery(
     connects_per_s=2000.0,
+    cpu_us_per_connect=400.0,
     frames_per_s=10_000.0,
     bytes_per_frame=1700.0,
     delivered_share=1.0,
