@@ -82,7 +82,8 @@ class WebSocketServer:
             if not stream.closed.is_set():
                 await send_page(stream, error_page(HTTPStatus.BAD_REQUEST))
         elif not stream.closed.is_set():
-            with contextlib.suppress(trio.BrokenResourceError):
+            # Broken by the client, or closed by `_close`, which has waited long enough.
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await linger(stream)
 
     async def _converse(self, stream: DirectStream, connection: WebSocketConnection) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import trio
@@ -20,6 +20,15 @@ class Pair(NamedTuple):
 
     stream: DirectStream
     client: trio.SocketStream
+    client_socket: socket.socket
+
+    def read_now(self) -> bytes:
+        """What has arrived at the client, without waiting."""
+        received = b""
+        with suppress(BlockingIOError):
+            while data := self.client_socket.recv(65_536):
+                received += data
+        return received
 
 
 @asynccontextmanager
@@ -30,9 +39,8 @@ async def direct_pair() -> AsyncIterator[Pair]:
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     async with trio.open_nursery() as nursery:
-        pair = Pair(
-            DirectStream(ours, nursery, TOO_BIG), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        )
+        client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        pair = Pair(DirectStream(ours, nursery, TOO_BIG), client, theirs)
         try:
             yield pair
         finally:

@@ -1,0 +1,61 @@
+from collections import Counter
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from market_depth.clock import ManualClock
+from market_depth.server.heartbeats import Heartbeats
+from tests.market_depth.server.local_server import WALL_NS
+from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
+
+FIRST = '{"type":"HeartBeat","timestamp":"2026-09-21T14:13:20.000000Z"}'
+
+
+async def test_a_client_is_greeted_and_then_has_one_beat_every_interval(mock_clock: MockClock) -> None:
+    clock = ManualClock(WALL_NS)
+    heartbeats = Heartbeats(clock, interval_s=5)
+    async with direct_pair() as first, direct_pair() as second, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        await wait_all_tasks_blocked()
+        heartbeats.join(first.stream)
+        came: Counter[str] = Counter()
+        for second_passed in range(1, 17):
+            if second_passed == 3:
+                heartbeats.join(second.stream)
+            mock_clock.jump(1)
+            clock.advance(1)
+            await wait_all_tasks_blocked()
+            for name, pair in (("first", first), ("second", second)):
+                for beat in frame_texts(pair.read_now()):
+                    came[name] += 1
+                    if name == "first" and second_passed == 1:
+                        assert beat == FIRST
+        nursery.cancel_scope.cancel()
+    assert came == {"first": 1 + 3, "second": 1 + 2}
+
+
+async def test_a_client_that_left_gets_no_more_beats(mock_clock: MockClock) -> None:
+    heartbeats = Heartbeats(ManualClock(WALL_NS), interval_s=1)
+    async with direct_pair() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        heartbeats.join(pair.stream)
+        heartbeats.leave(pair.stream)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(3)
+        await wait_all_tasks_blocked()
+        assert frame_texts(pair.read_now()) == [FIRST]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_takes_nothing_has_no_beats_waiting(mock_clock: MockClock) -> None:
+    heartbeats = Heartbeats(ManualClock(WALL_NS), interval_s=1)
+    async with direct_pair() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        heartbeats.join(pair.stream)
+        pair.stream.post(b"x" * 100_000)
+        await wait_all_tasks_blocked()
+        for _ in range(5):
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+        assert not pair.stream._posted
+        nursery.cancel_scope.cancel()
