@@ -19,7 +19,7 @@ import trio
 
 from market_depth.clock import SystemClock
 from market_depth.config import Address
-from market_depth.feeds.base import FeedError
+from market_depth.feeds.base import FeedError, FeedOptionError, FeedState
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
@@ -54,10 +54,14 @@ class StartError(Exception):
     """The server cannot start; the text is the one line to tell."""
 
 
+class WrongCallError(StartError):
+    """The server cannot start, because it was told to do what cannot be done."""
+
+
 async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], None]) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is told the address and the symbols as soon as the port is open.
 
-    Raises: StartError when the port or a feed cannot be had.
+    Raises: StartError when the port or a feed cannot be had, WrongCallError when there can be no such feed.
     """
     clock = SystemClock()
     markets = [LiveMarket(feed) for feed in await open_feeds(config, clock)]
@@ -110,15 +114,16 @@ class LiveMarket:
         market.warm(engine)
         try:
             async for events in feed:
-                opens = not market.is_open
                 market.apply(events)
-                if opens:
+                if not market.is_open and feed.state is not FeedState.WAITING:
+                    market.open()
                     broadcaster.hurry()
             logger.info("feed completed feed=%s", feed.name)
         except FeedError as error:
             self.error = str(error)
             logger.error("feed failed feed=%s error=%s", feed.name, error)
         finally:
+            market.open()
             with trio.CancelScope(shield=True):
                 await feed.aclose()
 
@@ -126,7 +131,7 @@ class LiveMarket:
 async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
     """The feeds that the configuration asks for. Only what is asked for is imported: that is most of the start.
 
-    Raises: StartError
+    Raises: StartError, WrongCallError.
     """
     feeds: list[Feed] = []
     try:
@@ -144,6 +149,8 @@ async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
 
             pacing = choose_pacing(config.speed, config.rate)
             feeds.append(await ReplayFeed.open(path, pacing, loop=config.loop, limit=config.limit))
+    except FeedOptionError as error:
+        raise WrongCallError(str(error)) from error
     except FeedError as error:
         raise StartError(str(error)) from error
     owner: dict[str, Feed] = {}
@@ -151,7 +158,7 @@ async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
         for instrument in feed.instruments:
             other = owner.setdefault(instrument.symbol, feed)
             if other is not feed:
-                raise StartError(
+                raise WrongCallError(
                     f"{instrument.symbol} is in both {other.name} and {feed.name}: serve one of them"
                 )
     return feeds

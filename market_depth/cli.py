@@ -1,5 +1,6 @@
 """The `market-depth` command. Each subcommand imports what it needs when it runs: `--help` answers at once."""
 
+import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from market_depth.logging import LogLevel
+from market_depth.logging import TRACE, LogLevel
 
 if TYPE_CHECKING:
     from market_depth.config import Address
@@ -239,9 +240,8 @@ def serve(
     try:
         trio.run(application.serve, settings, announce)
     except application.StartError as error:
-        fail(str(error), FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        logging.getLogger("market_depth").log(TRACE, "cannot start", exc_info=error)
+        fail(str(error), WRONG_CALL if isinstance(error, application.WrongCallError) else FAILED)
 
 
 @app.command()

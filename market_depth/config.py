@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 class Address(NamedTuple):
@@ -40,6 +48,15 @@ def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return symbols
 
 
+def _speed(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            f"{value!r} is no speed: a factor above 0, up to 1,000,000, or max is expected"
+        ) from None
+
+
 DEFAULT_SYMBOLS = ("BTCUSD", "ETHUSD", "ADAUSD")
 
 
@@ -58,7 +75,9 @@ class ServeConfig(BaseModel):
     events_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
     replay: tuple[Path, ...] = ()
-    speed: Annotated[float, Field(gt=0, le=1_000_000)] | Literal["max"] = 1.0
+    speed: Annotated[Annotated[float, Field(gt=0, le=1_000_000)] | Literal["max"], WrapValidator(_speed)] = (
+        1.0
+    )
     rate: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
     loop: bool = False
     limit: Annotated[int, Field(ge=1)] | None = None

@@ -24,7 +24,10 @@ Source = Literal["simulated", "replay", "live"]
 
 
 class FeedState(StrEnum):
-    """How far a feed has come. The last three are final."""
+    """How far a feed has come. The last three are final.
+
+    A feed that opens with a snapshot of each book is waiting until it has handed over all of them.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -47,6 +50,10 @@ class FeedError(Exception):
 
     def __str__(self) -> str:
         return f"{self.feed}: {self.problem}; {self.remedy}"
+
+
+class FeedOptionError(FeedError):
+    """A feed was asked for what cannot be: the call was wrong."""
 
 
 class Feed(Protocol):

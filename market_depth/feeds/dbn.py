@@ -6,6 +6,7 @@ Source: the DBN encoding as databento_dbn reads it, which also decodes the metad
 
 import logging
 import stat
+import string
 from io import BufferedReader
 from pathlib import Path
 from typing import Self
@@ -186,7 +187,8 @@ class DbnFile:
         return bytes(header)
 
     def _not_dbn(self, prefix: bytes) -> NotDbnError:
-        if len(prefix) > 1 and prefix[0] * WORD >= PREFIX_BYTES and prefix[1] in RTYPE_NAMES:
+        is_text = all(byte in string.printable.encode() for byte in prefix)
+        if len(prefix) > 1 and not is_text and prefix[0] * WORD >= PREFIX_BYTES and prefix[1] in RTYPE_NAMES:
             return NotDbnError(
                 self.name,
                 "holds records without DBN's metadata before them",

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from market_depth.feeds.base import FeedError
+from market_depth.feeds.base import FeedOptionError
 
 MAX_SPEED = 1_000_000
 MAX_RATE = 1_000_000_000
@@ -24,8 +24,8 @@ Times = npt.NDArray[np.int64]
 """Recorded times of successive records, ns after the first record of the replay, never falling."""
 
 
-class PacingError(FeedError):
-    """A speed or rate that no replay can keep: the call was wrong."""
+class PacingError(FeedOptionError):
+    """A speed or rate that no replay can keep."""
 
 
 class Pacing(Protocol):

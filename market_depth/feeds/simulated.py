@@ -10,7 +10,7 @@ import trio
 
 import simulator
 from market_depth.clock import Clock
-from market_depth.feeds.base import FeedError, FeedState, Source
+from market_depth.feeds.base import FeedOptionError, FeedState, Source
 from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ TOLD_SLOWED_NS = 1_000_000_000
 """When the log mentions it: a hiccup of the machine is no news."""
 
 
-class SimulationError(FeedError):
-    """There can be no such simulated market: the call was wrong."""
+class SimulationError(FeedOptionError):
+    """There can be no such simulated market."""
 
 
 class SimulatedFeed:
@@ -82,8 +82,6 @@ class SimulatedFeed:
         return self
 
     async def __anext__(self) -> OrderEvents:
-        if self.state is FeedState.WAITING:
-            self.state = FeedState.RUNNING
         while self._is_open():
             if len(self._venues) < len(self._listings):
                 return await self._open_next()
@@ -111,6 +109,8 @@ class SimulatedFeed:
         self._venues.append(venue)
         self._step_end_ns = self._opened_ns = opening_ns
         self._opened_at = trio.current_time()
+        if len(self._venues) == len(self._listings) and self._is_open():
+            self.state = FeedState.RUNNING
         return venue.open()
 
     async def _wait_for_step(self) -> None:

@@ -1,6 +1,6 @@
 """One feed's books, from the first event to what may be shown of them.
 
-    warming ──► waiting ──► open        the engine is compiled or loaded; the first events have come
+    warming ──► waiting ──► open        the engine is compiled or loaded; the feed has handed over its first books
 
 Nothing is shown before `open`: a subscriber that comes early waits for its first snapshot, it never sees a book that
 is empty only because we have just started.
@@ -47,6 +47,10 @@ class Market:
         """Change the books by a batch that ends with an event's last record."""
         assert self._engine is not None, "no events before the engine is there"
         self._engine.apply(events)
+
+    def open(self) -> None:
+        """Show the books from now on."""
+        assert self._engine is not None, "nothing is shown before the engine is there"
         self.is_open = True
 
     def sequence(self, symbol: str) -> int:

@@ -178,6 +178,11 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
             "test.dbn: holds records without DBN's metadata before them; write it again with its metadata",
         ),
         (
+            b"# Notes on a recording",
+            NotDbnError,
+            "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
+        ),
+        (
             compressed(HEADER)[:60],
             NotDbnError,
             "test.dbn: cannot be read: its compressed data breaks off; fetch the file again",
