@@ -21,6 +21,7 @@ from market_depth.client.connection import ConnectionLost, Live, websocket_url
 from market_depth.client.view import MarketView
 from market_depth.client.watcher import run_watch, watch, watch_once
 from protocol.messages import DataType, Error, Subscribe
+from tests.depth_server import DepthServer
 from tests.market_depth.client.conftest import WALL_NS
 from tests.market_depth.client.fake_server import fake_depth_server
 from tests.market_depth.client.test_connection import FRAME, FakeSocket, connect_to
@@ -165,6 +166,21 @@ def test_nobody_there_is_one_line_and_exit_code_1(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"market-depth: cannot watch BTCUSD at {addr}: connection refused\n"
+
+
+@pytest.mark.parametrize("data_type", ["MBP", "MBO"])
+def test_one_frame_of_a_real_server_from_the_command_line(
+    data_type: DataType, depth_server: DepthServer
+) -> None:
+    options = ["--addr", depth_server.addr, "--data-type", data_type, "--levels", "4", "--once"]
+    command = [sys.executable, "-m", "market_depth", "watch", "ETHUSD", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f" ETHUSD  {data_type}")
+    assert len(lines) == 4 + 4 + 1 + 4
+    assert "spread 0." in lines[8]
 
 
 class PseudoTerminal:
