@@ -12,6 +12,7 @@ regimes; Lillo, Mike and Farmer 2005 for the signs of trades; Zovko and Farmer 2
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import accumulate, pairwise
 from statistics import NormalDist
@@ -23,18 +24,22 @@ from protocol.events import Side
 
 NS = 1_000_000_000
 
-BLOCK = 8192
-"""Random words are drawn this many at a time: one call of NumPy costs as much as a hundred of its numbers."""
+BLOCK = 1024
+"""Random words are drawn this many at a time: a call of NumPy costs as much as a hundred of its numbers. A venue has
+some fifteen streams, which larger blocks would fill with megabytes."""
 
 Uniforms = npt.NDArray[np.float64]
 Table = npt.NDArray[np.float64]
 
 
 class Chance:
-    """A tree of independent random streams, all drawn from one seed and the instrument's id."""
+    """Independent random streams, all from one seed (any integer) and the instrument's id.
+
+    A stream's place in the order of asking decides its numbers; when they are drawn does not.
+    """
 
     def __init__(self, seed: int, instrument_id: int) -> None:
-        self._root = np.random.SeedSequence([seed, instrument_id])
+        self._root = np.random.SeedSequence([abs(seed), int(seed < 0), instrument_id])
 
     def uniforms(self) -> Iterator[float]:
         """A further stream of numbers in [0, 1)."""
@@ -42,23 +47,26 @@ class Chance:
 
     def drawn(self, transform: Callable[[Uniforms], npt.NDArray[np.float64]]) -> Iterator[float]:
         """A further stream of numbers: uniform ones put through `transform`, a block at a time."""
-        for uniforms in self._blocks():
-            yield from transform(uniforms).tolist()
+        blocks = _blocks(self._next_bits())
+        return (number for uniforms in blocks for number in transform(uniforms).tolist())
 
     def drawn_integers(self, transform: Callable[[Uniforms], npt.NDArray[np.int64]]) -> Iterator[int]:
         """A further stream of integers: uniform numbers put through `transform`, a block at a time."""
-        for uniforms in self._blocks():
-            yield from transform(uniforms).tolist()
+        blocks = _blocks(self._next_bits())
+        return (number for uniforms in blocks for number in transform(uniforms).tolist())
 
     def picked(self, table: Table) -> Iterator[int]:
         """A further stream of indices into a `cumulative` table, each as often as its weight says."""
         return self.drawn_integers(lambda uniforms: np.searchsorted(table, uniforms, side="right"))
 
-    def _blocks(self) -> Iterator[Uniforms]:
-        bits = np.random.PCG64(self._root.spawn(1)[0])
-        while True:
-            # The upper 53 bits of a word are a double in [0, 1), exactly.
-            yield (bits.random_raw(BLOCK) >> np.uint64(11)) * np.float64(2.0**-53)
+    def _next_bits(self) -> np.random.PCG64:
+        return np.random.PCG64(self._root.spawn(1)[0])
+
+
+def _blocks(bits: np.random.PCG64) -> Iterator[Uniforms]:
+    while True:
+        # The upper 53 bits of a word are a double in [0, 1), exactly.
+        yield (bits.random_raw(BLOCK) >> np.uint64(11)) * np.float64(2.0**-53)
 
 
 def cumulative(weights: Sequence[float]) -> Table:
@@ -214,6 +222,10 @@ def _delays(chance: Chance, kernels: Sequence[tuple[float, float]]) -> Iterator[
     return (means_ns[kernel] * wait for kernel, wait in zip(kernel_of, waits, strict=False))
 
 
+MOST_PIECES = 20_000
+"""The longest parent order: hours of trading."""
+
+
 class ParentOrders:
     """The sides of successive marketable orders: large parent orders at work in many pieces, several at a time.
 
@@ -221,14 +233,10 @@ class ParentOrders:
     that falls as `lag ** (1 - exponent)`.
     """
 
-    MOST_PIECES = 20_000
-
     def __init__(self, chance: Chance, *, concurrent: int, exponent: float) -> None:
         self._choices = chance.uniforms()
         self._sides = chance.uniforms()
-        self._lengths = chance.picked(
-            cumulative([n**-exponent - (n + 1) ** -exponent for n in range(1, self.MOST_PIECES)])
-        )
+        self._lengths = chance.picked(_tail(1.0, exponent, MOST_PIECES))
         self._parents = [self._new_parent(0.5) for _ in range(concurrent)]
 
     def next_side(self, buy_share: float) -> Side:
@@ -267,8 +275,14 @@ FARTHEST = 1000
 
 def distances(chance: Chance, *, exponent: float, offset: float) -> Iterator[int]:
     """How many ticks behind the best price new orders rest: P(distance >= d) = (1 + d / offset) ** -exponent."""
-    tail = [(1 + distance / offset) ** -exponent for distance in range(FARTHEST + 2)]
-    return chance.picked(cumulative([near - far for near, far in pairwise(tail)]))
+    return chance.picked(_tail(offset, exponent, FARTHEST))
+
+
+@lru_cache
+def _tail(offset: float, exponent: float, largest: int) -> Table:
+    """The table that draws n from 0 to `largest` with P(at least n) = (1 + n / offset) ** -exponent."""
+    tail = [(1 + n / offset) ** -exponent for n in range(largest + 2)]
+    return cumulative([at_least - more for at_least, more in pairwise(tail)])
 
 
 _SIZE_CELLS = 1024
@@ -289,8 +303,8 @@ def sizes(chance: Chance, *, typical_size: int, spread: float) -> Iterator[int]:
 def marketable_share(balanced: float, resting: int, target: int) -> float:
     """The share of adds that trade at once, so that the number of resting orders stands still at `target`.
 
-    Above the target more orders trade and the book shrinks, below it fewer do and it grows; the cube brings it back
-    within some thousand events without anybody seeing a hand at work. Never more than twice the balanced share.
+    Above the target more orders trade and the book shrinks, below it fewer do and it grows: `balanced` times the cube
+    of its fullness, at most twice, which brings it back within some thousand events.
     """
     fullness = resting / target
     return min(2.0, fullness * fullness * fullness) * balanced

@@ -116,7 +116,7 @@ def _spread(samples: Sequence[Sample]) -> list[Row]:
     narrow = float(spreads[:3].sum() / spreads.sum())
     quiet, volatile = np.mean([_spread_by_volatility(run) for run in samples], axis=0)
     return [
-        Row(6, "mean spread, closer", "1.05 – 2.5 ticks", f"{mean:.2f}", 1.05 <= mean <= 2.5),
+        Row(6, "mean spread, as of a liquid market", "1.05 – 2.5 ticks", f"{mean:.2f}", 1.05 <= mean <= 2.5),
         Row(6, "most frequent spread", "1 tick", f"{mode}", mode == 1),
         Row(6, "spread of at most 2 ticks", "≥ 0.9 of events", f"{narrow:.3f}", narrow >= 0.9),
         Row(

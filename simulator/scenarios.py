@@ -70,7 +70,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="busy",
-            summary="a lively, liquid market that shows every statistic of a real one",
+            summary="a lively, liquid market, tuned to the statistics of real ones",
         ),
         Scenario(
             name="trend",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, OrderEvents, Side
-from simulator.listings import listing
+from simulator.listings import LISTINGS, listing
 from simulator.matching import MatchingBook
 from simulator.scenarios import SCENARIOS, scenario
 from simulator.venue import PUBLISHER_ID, Venue
@@ -155,6 +155,27 @@ def test_nothing_happens_while_no_time_passes() -> None:
     assert len(venue.advance(START_NS)) == 0
     assert len(venue.advance(START_NS - SECOND)) == 0
     assert venue.now_ns == START_NS
+
+
+def test_a_later_start_gives_the_same_events_later() -> None:
+    later_ns = 12_345_678_901
+    venue = Venue(listing("BTCUSD"), scenario("trend"), 7, START_NS + later_ns)
+    shifted = np.concatenate([venue.open(), venue.run(5_000)])
+    venue = opened(name="trend")
+    rows = np.concatenate([venue.open(), venue.run(5_000)])
+    for column in ("ts_event", "ts_recv"):
+        rows[column] += later_ns
+    assert digest(rows) == digest(shifted)
+
+
+@pytest.mark.parametrize("symbol", [*LISTINGS, "ANYTHING/ELSE"])
+def test_every_listing_trades(symbol: str) -> None:
+    venue = opened(symbol)
+    rows = venue.run(4_000)
+    assert {Action.ADD, Action.MODIFY, Action.CANCEL, Action.TRADE, Action.FILL} == set(rows["action"])
+    median = np.median(rows["size"][rows["action"] == Action.ADD])
+    assert median == pytest.approx(listing(symbol).typical_size, rel=0.2)
+    assert (rows["price"] % venue.instrument.tick_size == 0).all()
 
 
 def test_a_venue_may_open_at_the_epoch() -> None:
