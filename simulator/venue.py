@@ -76,10 +76,8 @@ class Venue:
         self.listing = listing
         self.scenario = scenario
         self.book = MatchingBook()
-        self._start_ns = start_ns
-        warm_up_ns = int(WARM_UP * scenario.resting_orders / rate * NS)
-        first_ns = max(0, start_ns - warm_up_ns)
-        self._now_ns = first_ns
+        first_ns = start_ns - int(WARM_UP * scenario.resting_orders / rate * NS)
+        self._now_ns = max(0, first_ns)
         self._tick = listing.instrument.tick_size
 
         chance = Chance(seed, listing.instrument.instrument_id)
@@ -133,9 +131,10 @@ class Venue:
     def open(self) -> OrderEvents:
         """The book as it stands: a Clear, then each order as an Add flagged SNAPSHOT, the last one also LAST.
 
-        Best price first and in queue order, so that adding them one after the other gives the same book.
+        Best price first and in queue order, so that adding them one after the other gives the same book. The records
+        carry the number of the event before them; to look changes nothing.
         """
-        tape = self._tape
+        tape = _Tape(self.instrument, (self._tape.sequence - 1) & 0xFFFF_FFFF)
         tape.record(self._now_ns, Action.CLEAR, Side.NONE, 0, UNDEF_PRICE, 0, Flag.SNAPSHOT)
         for side in (_BID, _ASK):
             for order in self.book.orders(side):
@@ -174,7 +173,7 @@ class Venue:
     def step(self) -> None:
         """Let the next event happen, for those who look at the book after each; its records join the next batch."""
         clock = self._clock
-        self._now_ns = max(0, clock.next_ns)
+        self._now_ns = max(0, clock.next_ns)  # the warm-up of a market that opens at the epoch lies before it
         clock.advance()
         choice = next(self._uniforms)
         if choice < ADD_SHARE:
@@ -335,10 +334,11 @@ class _Tape:
     # once for each batch, costs a fifteenth of it.
     _COLUMNS = ("ts_event", "action", "side", "order_id", "price", "size", "flags", "sequence")
 
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, sequence: int = 1) -> None:
+        """`sequence`: the number of the first event."""
+        self.sequence = sequence
         self._instrument_id = instrument.instrument_id
         self._cells = array("q")
-        self._sequence = 1
 
     def __len__(self) -> int:
         return len(self._cells) // len(self._COLUMNS)
@@ -346,12 +346,12 @@ class _Tape:
     def record(
         self, ts_event: int, action: int, side: int, order_id: int, price: int, size: int, flags: int = 0
     ) -> None:
-        self._cells.extend((ts_event, action, side, order_id, price, size, flags, self._sequence))
+        self._cells.extend((ts_event, action, side, order_id, price, size, flags, self.sequence))
 
     def end_event(self) -> None:
         """Mark the record told last as the last of its event."""
         self._cells[-2] |= _LAST
-        self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
+        self.sequence = (self.sequence + 1) & 0xFFFF_FFFF
 
     def take(self) -> OrderEvents:
         """The records told since the last call."""

@@ -68,6 +68,20 @@ def test_the_opening_is_a_clear_and_the_book_as_a_snapshot() -> None:
         assert queue(book, side) == queue(venue.book, side)
 
 
+def test_a_snapshot_may_be_taken_at_any_time_and_changes_nothing() -> None:
+    venue = opened()
+    rows = venue.run(3_000)
+    snapshot = venue.open()
+    assert set(snapshot["sequence"]) == {rows["sequence"][-1]}
+    book = MatchingBook()
+    rebuild(book, snapshot)
+    following = venue.run(3_000)
+    rebuild(book, following)
+    for side in (Side.BID, Side.ASK):
+        assert queue(book, side) == queue(venue.book, side)
+    assert digest(np.concatenate([rows, following])) == digest(opened().run(len(rows) + len(following)))
+
+
 def test_records_name_the_venue_the_instrument_and_their_order() -> None:
     venue = opened("ADAUSD")
     rows = np.concatenate([venue.open(), venue.run(5_000)])
@@ -181,6 +195,9 @@ def test_every_listing_trades(symbol: str) -> None:
 def test_a_venue_may_open_at_the_epoch() -> None:
     rows = Venue(listing("BTCUSD"), scenario("busy"), 1, 0).open()
     assert (rows["ts_event"] == 0).all()
+    later = opened(seed=1).open()
+    for column in ("order_id", "price", "size", "side"):
+        assert (rows[column] == later[column]).all()
 
 
 def test_the_rate_of_events_can_be_chosen() -> None:
