@@ -69,7 +69,6 @@ def digest(scenario: Scenario, seed: int) -> str:
 def sample(scenario: Scenario, seed: int, events: int) -> Sample:
     """Run `events` events of a scenario and keep what the statistics need."""
     venue = Venue(listing(SYMBOL), scenario, seed, START_NS)
-    venue.open()
     observer = _Observer(venue)
     for first in range(0, events, _BATCH):
         observer.watch(min(_BATCH, events - first))
@@ -89,18 +88,16 @@ class _Observer:
         self._distances = np.zeros(FARTHEST + 1, np.int64)
         self._profiles = {side: np.zeros(PROFILE_TICKS) for side in (Side.BID, Side.ASK)}
         self._resting: list[int] = []
-        self._times: list[Integers] = []
         self._mids: list[Integers] = []
-        self._seconds_spreads: list[Integers] = []
+        self._second_spreads: list[Integers] = []
         self._signs: list[Integers] = []
         self._prices: list[Integers] = []
-        # The book before the first event, in ticks.
-        self._bid = (venue.book.best_bid or 0) // self._tick
-        self._ask = (venue.book.best_ask or 0) // self._tick
-        self._gaps = np.zeros(3)
+        self._gaps = np.zeros(3)  # how many, their sum, the sum of their squares
+        # What the event before left: best prices in ticks, and when it was.
+        self._bid = venue.book.best(Side.BID) // self._tick
+        self._ask = venue.book.best(Side.ASK) // self._tick
         self._last_ns = venue.now_ns
         self._next_second_ns = START_NS
-        self._prior = (self._bid, self._ask)
 
     def watch(self, count: int) -> None:
         """Let `count` events happen and look at the book after each."""
@@ -109,7 +106,7 @@ class _Observer:
         asks: list[int] = []
         for number in range(count):
             venue.step()
-            bids.append(book.best_bid or 0)
+            bids.append(book.best_bid or 0)  # 0: no order on that side
             asks.append(book.best_ask or 0)
             if number % _LOOK_EVERY == 0:
                 self._look()
@@ -159,7 +156,7 @@ class _Observer:
         latest = np.searchsorted(times, seconds, side="right") - 1
         mids = np.where(latest >= 0, bids[latest] + asks[latest], self._bid + self._ask)
         self._mids.append(mids)
-        self._seconds_spreads.append(np.where(latest >= 0, spreads[latest], self._ask - self._bid))
+        self._second_spreads.append(np.where(latest >= 0, spreads[latest], self._ask - self._bid))
         self._next_second_ns += len(seconds) * NS
 
     def sample(self, scenario: Scenario, seed: int, events: int) -> Sample:
@@ -185,7 +182,7 @@ class _Observer:
             gap_deviation_ns=float(np.sqrt(squares / count - mean * mean)),
             descendant_share=self._venue.descendant_share,
             mids=np.concatenate(self._mids),
-            second_spreads=np.concatenate(self._seconds_spreads),
+            second_spreads=np.concatenate(self._second_spreads),
             trade_signs=np.concatenate(self._signs),
             trade_prices=np.concatenate(self._prices),
             digest=digest(scenario, seed),
