@@ -21,8 +21,11 @@ STEP_NS = 10_000_000
 """How often the venues trade. What happened meanwhile comes in one batch: finer steps cost more and show nothing."""
 
 MAX_STEP_NS = 100_000_000
-"""The most market time in one step. A machine that is later than this lets the market's clock run slower than the
-wall clock: the events stay the same, and no debt builds up."""
+"""The most market time in one step: after a hiccup of the machine the market catches up in a few of them."""
+
+MAX_LAG_NS = 1_000_000_000
+"""A market that is later than this lets its clock run slower than the wall clock: the events stay the same, and no
+debt builds up."""
 
 BATCH_RECORDS = 500
 """About so many records at a time, so that other tasks wait 2 to 4 ms at most: a venue takes 4 to 7 µs for each."""
@@ -120,10 +123,10 @@ class SimulatedFeed:
             return
         next_ns = self._step_end_ns + STEP_NS
         await trio.sleep(max(0, next_ns - self._now_ns()) / NS_PER_S)
-        late_ns = self._now_ns() - self._step_end_ns - MAX_STEP_NS
+        late_ns = self._now_ns() - self._step_end_ns - MAX_LAG_NS
         if late_ns > 0:
             self._slow_down(late_ns)
-        self._step_end_ns = max(self._now_ns(), next_ns)
+        self._step_end_ns = max(min(self._now_ns(), self._step_end_ns + MAX_STEP_NS), next_ns)
         self._trading = self._venues[::-1]
 
     def _now_ns(self) -> int:

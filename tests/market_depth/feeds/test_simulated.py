@@ -6,7 +6,14 @@ from trio.testing import MockClock
 import simulator
 from market_depth.clock import ManualClock
 from market_depth.feeds.base import Feed, FeedState
-from market_depth.feeds.simulated import BATCH_RECORDS, MAX_STEP_NS, STEP_NS, SimulatedFeed, SimulationError
+from market_depth.feeds.simulated import (
+    BATCH_RECORDS,
+    MAX_LAG_NS,
+    STEP_NS,
+    TOLD_SLOWED_NS,
+    SimulatedFeed,
+    SimulationError,
+)
 from protocol.events import ORDER_EVENT, Action, Flag, OrderEvents
 
 START_NS = 1_700_000_000_000_000_000
@@ -88,15 +95,29 @@ async def test_a_market_that_cannot_keep_up_runs_slower_with_the_same_events_and
     while late.market_time() < START_NS + SECOND:
         batch = await anext(late)
         got = np.concatenate([got, batch])
-        await trio.sleep(0.25)
+        await trio.sleep(0.5)
     elapsed_ns = round((autojump_clock.current_time() - start) * SECOND)
-    assert late.slowed_ns == pytest.approx(elapsed_ns - SECOND, abs=4 * MAX_STEP_NS)
+    assert late.slowed_ns == pytest.approx(elapsed_ns - SECOND - MAX_LAG_NS, abs=SECOND)
+    assert late.slowed_ns > TOLD_SLOWED_NS
     assert [record.getMessage() for record in caplog.records] == [
         "simulator: cannot keep up; its market runs slower than the clock"
     ]
     for number in range(len(SYMBOLS)):
         of_late = of_venue(got, late, number)
         np.testing.assert_array_equal(of_late, of_venue(expected, on_time, number)[: len(of_late)])
+
+
+async def test_a_market_catches_up_after_a_hiccup_of_the_machine(autojump_clock: MockClock) -> None:
+    feed = simulated(events_per_second=1000)
+    for _ in SYMBOLS:
+        await anext(feed)
+    await trio.sleep(0.8)
+    for _ in range(30):
+        await anext(feed)
+    assert feed.slowed_ns == 0
+    assert feed.market_time() == pytest.approx(
+        START_NS + autojump_clock.current_time() * SECOND, abs=2 * STEP_NS
+    )
 
 
 async def test_another_seed_makes_another_market(autojump_clock: MockClock) -> None:
