@@ -81,6 +81,11 @@ class BookEngine:
             self._make_room()
         self._index_new_books()
 
+    @property
+    def book_count(self) -> int:
+        """How many books there are; their indexes are those below it."""
+        return self._indexed
+
     def instruments(self) -> list[int]:
         """Ids of the instruments that have a book, in the order of their first event."""
         return list(self._books_of)
