@@ -1,0 +1,108 @@
+"""`market-depth bench NAME`: run a measurement, and print its figures as a table or as JSON."""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, TypeVar
+
+import typer
+
+from market_depth.bench.errors import BenchError
+
+app = typer.Typer(
+    name="bench",
+    help="Measure the parts, each against a yardstick of the same run: quote ratios, machines are noisy.",
+    no_args_is_help=True,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print all figures of all rounds as JSON.")]
+
+
+class Report(Protocol):
+    """What a measurement found."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure, for machines."""
+
+    def lines(self) -> list[str]:
+        """The medians, for people."""
+
+
+AnyReport = TypeVar("AnyReport", bound=Report)
+
+
+def show(measure: Callable[..., AnyReport], as_json: bool, **options: Any) -> AnyReport:
+    """Run a measurement, telling its progress on standard error and its result on standard output."""
+    try:
+        report = measure(**options, progress=lambda line: typer.echo(line, err=True))
+    except BenchError as error:
+        typer.echo(f"market-depth: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else "\n".join(report.lines()))
+    return report
+
+
+@app.command()
+def book(
+    events: Annotated[int, typer.Option(metavar="N", help="Events of each stream.")] = 2_600_000,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often to measure; medians count.")] = 5,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the streams.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """The book engine, against a book in plain Python."""
+    from market_depth.bench.book import run
+
+    show(run, as_json, events=events, rounds=rounds, seed=seed)
+
+
+@app.command()
+def fanout(
+    clients: Annotated[int, typer.Option(metavar="N", help="Connected clients.")] = 1000,
+    streams: Annotated[int, typer.Option(metavar="N", help="Streams of each client.")] = 1,
+    interval_ms: Annotated[
+        int, typer.Option(metavar="MS", help="Time between two frames of a stream.")
+    ] = 100,
+    levels: Annotated[int, typer.Option(metavar="N", help="Price levels a side in a frame.")] = 10,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often to measure; medians count.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """The server's CPU time for a delivered frame, against a bare send() loop in C."""
+    from market_depth.bench.fanout import run
+
+    show(
+        run, as_json, clients=clients, streams=streams, interval_ms=interval_ms, levels=levels, rounds=rounds
+    )
+
+
+@app.command()
+def simulator(
+    events: Annotated[
+        int, typer.Option(metavar="N", help="Events of each scenario, over all seeds.")
+    ] = 10_000_000,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds: 1, 2, … N.")] = 5,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Scenario to measure; repeatable. By default all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How real the simulated markets look; exits 1 when a target is missed."""
+    from market_depth.bench.simulator import run
+
+    chosen = {"scenarios": scenario} if scenario else {}
+    report = show(run, as_json, events=events, seeds=seeds, **chosen)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def start(
+    rounds: Annotated[int, typer.Option(metavar="N", help="How many starts; medians count.")] = 5,
+    cold: Annotated[
+        bool, typer.Option(help="Also start with kernels to compile, as on a first start.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """How soon the server accepts, and how soon data flows."""
+    from market_depth.bench.start import run
+
+    show(run, as_json, rounds=rounds, cold=cold)
