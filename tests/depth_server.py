@@ -3,13 +3,16 @@
 import re
 import subprocess
 import sys
+from typing import IO
 
 
 class DepthServer:
     """A server started by `market-depth serve`; `addr` is HOST:PORT, and stays the same after a restart."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, log: IO[bytes] | None = None) -> None:
+        """`log` takes what the server writes to standard error; without it, the test's own does."""
         self._options = options
+        self._log = log
         self.addr = "127.0.0.1:0"
         self.start()
 
@@ -18,10 +21,15 @@ class DepthServer:
         """Where its WebSocket is."""
         return f"ws://{self.addr}/"
 
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The running process."""
+        return self._process
+
     def start(self) -> None:
         """Start it and wait until it accepts."""
         command = [sys.executable, "-m", "market_depth", "serve", "--addr", self.addr, *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         announced = re.search(r"ws://([^/]+)/", line)
