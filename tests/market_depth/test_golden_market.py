@@ -29,6 +29,7 @@ def publisher() -> Publisher:
     market.warm(BookEngine())
     market.apply(venue.open())
     market.apply(venue.advance(START_NS + MINUTE_NS))
+    market.open()
     return Publisher([market])
 
 
