@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from market_depth.bench.errors import BenchError
 from market_depth.bench.load import Load
 from market_depth.bench.processes import running, serve_command, stopped_like_ctrl_c
-from protocol.messages import Subscribe
+from protocol.messages import MAX_LEVELS, Subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 10_000
 MAX_STREAMS = 64
+MIN_INTERVAL_MS = 10
+MAX_INTERVAL_MS = 1000
 MAX_WINDOW_S = 10.0
 MAX_ROUNDS = 10
 
@@ -106,8 +108,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """The medians as a table to read."""
+        streams = "1 stream" if self.streams == 1 else f"{self.streams} streams"
         return [
-            f"{self.clients:,} clients × {self.streams} streams every {self.interval_ms} ms, {self.levels} levels a side",
+            f"{self.clients:,} clients × {streams} every {self.interval_ms} ms, {self.levels} levels a side",
             f"{len(self.server)} rounds of {self.window_s:g} s, medians",
             "",
             f"{'':<34}{'market-depth':>14}{'C send() loop':>16}",
@@ -159,7 +162,7 @@ def run(
     A round takes about `4 × window_s + 6` seconds. `progress` is told what happens.
     Raises: BenchError when a value is out of bounds, or the machine or a server cannot do it.
     """
-    _check_bounds(clients, streams, window_s, rounds)
+    _check_bounds(clients, streams, interval_ms, levels, window_s, rounds)
     _allow_descriptors(clients)
     subscriptions = [
         Subscribe(
@@ -188,10 +191,14 @@ def run(
     return report
 
 
-def _check_bounds(clients: int, streams: int, window_s: float, rounds: int) -> None:
+def _check_bounds(
+    clients: int, streams: int, interval_ms: int, levels: int, window_s: float, rounds: int
+) -> None:
     for name, value, least, most in (
         ("clients", clients, 2, MAX_CLIENTS),
         ("streams", streams, 1, MAX_STREAMS),
+        ("interval_ms", interval_ms, MIN_INTERVAL_MS, MAX_INTERVAL_MS),
+        ("levels", levels, 1, MAX_LEVELS),
         ("window_s", window_s, 0.1, MAX_WINDOW_S),
         ("rounds", rounds, 1, MAX_ROUNDS),
     ):

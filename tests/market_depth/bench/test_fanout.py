@@ -67,6 +67,8 @@ def test_without_a_c_compiler_the_report_says_that_there_is_no_yardstick() -> No
         ({"clients": 1}, "clients must be 2 to 10,000, not 1"),
         ({"clients": 10_001}, "clients must be"),
         ({"streams": 0}, "streams must be"),
+        ({"interval_ms": 9}, "interval_ms must be"),
+        ({"levels": 1001}, "levels must be"),
         ({"window_s": 0.0}, "window_s must be"),
         ({"rounds": 11}, "rounds must be"),
     ],
