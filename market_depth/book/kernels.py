@@ -20,7 +20,8 @@ No kernel allocates or checks bounds. Instead `apply_events` asks before each ev
 can do still fits (`has_room`), and stops there if not: its caller grows the arrays and goes on with the rest.
 
 What makes it fast: `memory` takes each array's address once, because arrays handed from function to function count
-references; every hot function is inlined; and for large books later events' memory is prefetched.
+references, which makes an event ten times as slow; the level cache; and for large books, prefetching. `market-depth
+bench book` measures it: 31.8 ns an event with 206,000 resting orders, 35 times as fast as dicts and SortedDicts.
 
 All kernels stand in this one module: numba's cache on disk notices an edit here, but not one in a module it imports.
 Sources: DBN's MBO schema and its actions and flags (databento_dbn); backward-shift deletion after Knuth, The Art of
@@ -95,12 +96,16 @@ FIRST_CAPACITY = 48
 
 LEVEL_CACHE_BITS = 14
 LEVEL_CACHE_SIZE = 1 << LEVEL_CACHE_BITS
+"""64 kB. Without the cache an event takes 1.4 times as long with one instrument, 1.1 times with 200."""
 
 BOOK_HASH_SHIFT = 40
 """Leaves 24 bits of a book key's hash: enough for 16 million books."""
 
 PREFETCH_NODES = 1 << 16
-"""From 2 MB of nodes on, prefetch: what a core's own cache holds is there already."""
+"""From 2 MB of nodes on, prefetch: what a core's own cache holds is there already.
+
+Without it, with 243,000 orders, an event takes 1.9 times as long with one instrument, 1.6 times with 200.
+"""
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 """2**64 over the golden ratio, odd, as a signed number: multiplying by it spreads keys (Knuth, section 6.4)."""

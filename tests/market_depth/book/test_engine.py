@@ -1,6 +1,10 @@
 """The rules of the books, as tables of cases, and the memory that holds them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,3 +340,19 @@ def test_the_kernels_are_in_the_cache_once_they_ran() -> None:
     BookEngine.warm_up()
 
     assert BookEngine.is_compiled()
+
+
+def test_the_kernels_are_not_in_an_empty_cache(tmp_path: Path) -> None:
+    program = "from market_depth.book.engine import BookEngine; print(BookEngine.is_compiled())"
+
+    output = subprocess.check_output(
+        [sys.executable, "-c", program], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, text=True
+    )
+
+    assert output == "False\n"
+
+
+def test_importing_the_package_does_not_load_numba() -> None:
+    program = "import sys, market_depth.book; print('numba' in sys.modules)"
+
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
