@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from market_depth import app as application
+from market_depth.cli import app
+from market_depth.config import Address, ServeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Call(NamedTuple):
+    """How a call of the command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def message(self) -> str:
+        """The one line that says what was wrong."""
+        return self.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, own_logging: None) -> Callable[..., Call]:  # noqa: ARG001
+    """Runs the command in this process, in an environment that sets nothing."""
+    for option in ("addr", "config", "log_level", "symbols", "seed", "interval_ms"):
+        monkeypatch.delenv(f"MARKET_DEPTH_{option.upper()}", raising=False)
+
+    def call(*arguments: str, **environment: str) -> Call:
+        result = CliRunner().invoke(app, list(arguments), env=environment)
+        return Call(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
+    """The configurations that `serve` was called with; it returns at once."""
+    configs: list[ServeConfig] = []
+
+    async def serve(config: ServeConfig, _: object) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr(application, "serve", serve)
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--addr", "nope"], "'nope' is not an address"),
+        (["--addr", "127.0.0.1:99999"], "'127.0.0.1:99999' is not an address"),
+        (["--scenario", "nope"], "no scenario 'nope'; choose one of calm, busy, trend, burst"),
+        (["--symbols", "BTCUSD,BTCUSD"], "--symbols: 'BTCUSD' is listed more than once"),
+        (["--symbols", ""], "symbol '' is malformed"),
+        (["--symbols", "b t"], "symbol 'b t' is malformed"),
+        (["--speed", "-1"], "--speed: '-1' is no speed"),
+        (["--speed", "fast"], "--speed: 'fast' is no speed"),
+        (["--interval-ms", "9"], "--interval-ms: "),
+        (["--interval-ms", "60001"], "--interval-ms: "),
+        (["--interval-ms", "soon"], "'--interval-ms': "),
+        (["--seed", "-1"], "--seed: "),
+        (["--rate", "0"], "--rate: "),
+        (["--limit", "0"], "--limit: "),
+        (["--events-per-second", "nan"], "--events-per-second: "),
+        (["--log-level", "loud"], "'--log-level': "),
+        (["--config", "missing.toml"], "missing.toml: "),
+        (["--nope"], "No such option: --nope"),
+        (["more"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_call_is_code_2_and_a_clear_line(
+    arguments: list[str], expected: str, run: Callable[..., Call]
+) -> None:
+    call = run("serve", *arguments)
+    assert (call.exit_code, call.stdout) == (2, "")
+    assert expected in call.message
+    assert "Traceback" not in call.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"nope = 1", "unknown setting 'nope'"),
+        (b"[serve]\nseed = 1", "unknown setting 'serve'"),
+        (b"config = 'other.toml'", "unknown setting 'config'"),
+        (b"= 1", "Invalid statement"),
+        (b"\xff\xfe", "utf-8"),
+        (b"seed = 1.5", "'--seed': "),
+        (b"interval_ms = 5", "--interval-ms: "),
+        (b"addr = 5", "'5' is not an address"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_code_2_and_a_clear_line(
+    content: bytes, expected: str, run: Callable[..., Call], tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(content)
+    call = run("serve", "--config", str(path))
+    assert (call.exit_code, call.stdout) == (2, "")
+    assert expected in call.message
+
+
+def test_flags_win_over_the_environment_over_the_file_over_defaults(
+    run: Callable[..., Call], served: list[ServeConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('seed = 1\ninterval-ms = 111\nsymbols = "ADAUSD"\nspeed = 2\n')
+    options = ["serve", "--config", str(path)]
+    environment = {"MARKET_DEPTH_SEED": "2", "MARKET_DEPTH_INTERVAL_MS": "222"}
+    assert run(*options, "--seed", "3", **environment).exit_code == 0
+    [config] = served
+    assert (config.seed, config.interval_ms, config.symbols) == (3, 222, ("ADAUSD",))
+    assert (config.speed, config.address, config.scenario) == (2.0, Address("127.0.0.1", 8080), "busy")
+
+
+def test_the_environment_can_name_the_file(
+    run: Callable[..., Call], served: list[ServeConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('replay = ["a.dbn", "b.dbn"]\nloop = true\n')
+    assert run("serve", MARKET_DEPTH_CONFIG=str(path)).exit_code == 0
+    [config] = served
+    assert ([file.name for file in config.replay], config.loop) == (["a.dbn", "b.dbn"], True)
+
+
+def test_without_options_the_defaults_of_the_configuration_hold(
+    run: Callable[..., Call], served: list[ServeConfig]
+) -> None:
+    assert run("serve").exit_code == 0
+    assert served == [ServeConfig()]
+
+
+def test_repeatable_and_listed_options_are_collected(
+    run: Callable[..., Call], served: list[ServeConfig]
+) -> None:
+    run(
+        "serve", "--replay", "a.dbn", "--replay", "b.dbn.zst", "--symbols", "BTCUSD, ETHUSD", "--speed", "max"
+    )
+    [config] = served
+    assert [file.name for file in config.replay] == ["a.dbn", "b.dbn.zst"]
+    assert (config.symbols, config.speed) == (("BTCUSD", "ETHUSD"), "max")
+
+
+def test_a_port_in_use_is_code_1_and_one_line(run: Callable[..., Call]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        call = run("serve", "--addr", address)
+    assert (call.exit_code, call.stdout) == (1, "")
+    assert call.stderr == f"market-depth: cannot listen on {address}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "no such file"), (b"hello", "is not a DBN file"), (b"DBN", "breaks off")]
+)
+def test_a_file_that_cannot_be_replayed_is_code_1_and_one_line(
+    content: bytes | None, problem: str, run: Callable[..., Call], tmp_path: Path
+) -> None:
+    path = tmp_path / "recording.dbn"
+    if content is not None:
+        path.write_bytes(content)
+    call = run("serve", "--addr", "127.0.0.1:0", "--replay", str(path))
+    assert (call.exit_code, call.stdout) == (1, "")
+    assert call.stderr.startswith("market-depth: ")
+    assert f"recording.dbn: {problem}" in call.stderr
+    assert call.stderr.count("\n") == 1
+
+
+def test_a_symbol_in_two_feeds_is_code_2(run: Callable[..., Call], monkeypatch: pytest.MonkeyPatch) -> None:
+    from market_depth.feeds import replay, simulated
+
+    monkeypatch.setattr(replay.ReplayFeed, "open", open_same_symbol(simulated.SimulatedFeed))
+    call = run("serve", "--addr", "127.0.0.1:0", "--symbols", "BTCUSD", "--replay", "a.dbn")
+    assert call.exit_code == 2
+    assert "BTCUSD is in both simulator and simulator: serve one of them" in call.message
+
+
+def open_same_symbol(feed: Callable[..., object]) -> Callable[..., object]:
+    async def open_feed(*_: object, **__: object) -> object:
+        from market_depth.clock import SystemClock
+
+        return feed(["BTCUSD"], "busy", 0, None, SystemClock())
+
+    return open_feed
+
+
+def test_version_is_that_of_the_distribution(run: Callable[..., Call]) -> None:
+    from importlib.metadata import version
+
+    assert run("--version") == (0, f"market-depth {version('market-depth')}\n", "")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", [[], ["serve"], ["watch"]])
+def test_help_is_there_for_each_command(command: list[str], option: str, run: Callable[..., Call]) -> None:
+    call = run(*command, option)
+    assert (call.exit_code, call.stderr) == (0, "")
+    assert call.stdout.startswith("Usage: ")
+
+
+def test_help_of_serve_names_every_setting(run: Callable[..., Call]) -> None:
+    text = run("serve", "--help").stdout
+    for field in ServeConfig.model_fields:
+        assert f"--{'addr' if field == 'address' else field.replace('_', '-')} " in text
