@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import trio
-from trio_websocket import WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from market_depth.clock import ManualClock
 from market_depth.server.broadcaster import Broadcaster
@@ -85,21 +85,9 @@ class LocalServer:
                     received += data
         return received
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    def client(self) -> AbstractAsyncContextManager[Client]:
         """A WebSocket client that has read its first heartbeat."""
-        async with trio.open_nursery() as nursery:
-            stream = await self.connect()
-            connection = await wrap_client_stream(nursery, stream, "localhost", "/", message_queue_size=1000)
-            client = Client(connection)
-            try:
-                assert isinstance(await client.receive(), HeartBeat)
-                yield client
-            finally:
-                with trio.move_on_after(0.5):
-                    await connection.aclose()
-                await trio.aclose_forcefully(stream)
-                nursery.cancel_scope.cancel()
+        return websocket_client(self.port)
 
     async def wait_for_clients(self, count: int) -> None:
         """Return when the server has exactly so many."""
@@ -117,6 +105,14 @@ class Client:
         """Send a frame as it is."""
         await self.connection.send_message(text)
         return self
+
+    async def close_code(self) -> int:
+        """The code that the server closes with; what comes before is dropped."""
+        try:
+            while True:
+                await self.receive()
+        except ConnectionClosed as closed:
+            return closed.reason.code if closed.reason is not None else 0
 
     async def receive(self) -> Answered:
         """The next message of any kind."""
@@ -140,6 +136,23 @@ class Client:
         """End a stream. Returns: the answer."""
         await self.send(encode(Unsubscribe(stream_id=stream_id)).decode())
         return await self.answer()
+
+
+@asynccontextmanager
+async def websocket_client(port: int) -> AsyncIterator[Client]:
+    """A client of the server at `port` of this machine that has read its first heartbeat."""
+    async with trio.open_nursery() as nursery:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        connection = await wrap_client_stream(nursery, stream, "localhost", "/", message_queue_size=1000)
+        client = Client(connection)
+        try:
+            assert isinstance(await client.receive(), HeartBeat)
+            yield client
+        finally:
+            with trio.move_on_after(0.5):
+                await connection.aclose()
+            await trio.aclose_forcefully(stream)  # trio-websocket leaves it open when the server closes first
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@ import logging
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed
 from wsproto.frame_protocol import FrameProtocol
 
 from market_depth.server import websocket as websocket_module
@@ -11,7 +10,6 @@ from market_depth.server.direct_stream import MAX_POSTED
 from protocol.messages import Error, HeartBeat, MarketData, Subscribed, Unsubscribed
 from protocol.session import Limits
 from tests.market_depth.server.local_server import (
-    Client,
     LocalServer,
     WrittenMarket,
     complaints,
@@ -52,15 +50,6 @@ async def read_to_the_end(stream: trio.SocketStream) -> list[str]:
     while data := await stream.receive_some():
         received += data
     return frame_texts(received)
-
-
-async def closed_with(client: Client) -> int:
-    """The code that the server closes with; what comes before is dropped."""
-    try:
-        while True:
-            await client.receive()
-    except ConnectionClosed as closed:
-        return closed.reason.code if closed.reason is not None else 0
 
 
 # Handshake
@@ -233,7 +222,7 @@ async def test_a_client_that_goes_on_over_the_rate_is_let_go() -> None:
             await client.send(PING)
         answers = [await client.receive() for _ in range(9)]
         assert [answer.code if isinstance(answer, Error) else 0 for answer in answers] == [0] * 3 + [429] * 6
-        assert await closed_with(client) == 1008
+        assert await client.close_code() == 1008
 
 
 async def test_a_client_that_asks_without_reading_is_not_read_any_more() -> None:
@@ -293,7 +282,7 @@ async def test_shutting_down_tells_every_client_and_closes_with_1001(
             nursery.start_soon(server.websocket.shut_down)
             for client in (first, second):
                 assert await client.answer() == Error(code=503, message="the server is shutting down")
-                assert await closed_with(client) == 1001
+                assert await client.close_code() == 1001
         await server.wait_for_clients(0)
     ends = [record.getMessage() for record in caplog.records if "disconnected" in record.getMessage()]
     assert len(ends) == 2
