@@ -14,14 +14,21 @@ import numpy as np
 
 from market_depth.book import kernels
 from market_depth.book.kernels import Arrays, Int64s
-from protocol.events import ORDER_EVENT, OrderEvents, order_events
+from protocol.events import ORDER_EVENT, Action, OrderEvents, order_events
 
 FIRST_NODES = 1 << 12
 FIRST_BOOKS = 1 << 4
 FIRST_ARENA = 1 << 12
+"""Room for some thousands of orders, 16 books and the first levels of 32 sides: 300 kB."""
 
-COMPILED: tuple[Any, ...] = (kernels.apply_events, kernels.read_levels, kernels.read_orders)
-"""The kernels that Python calls in normal operation."""
+COMPILED: tuple[Any, ...] = (
+    kernels.apply_events,
+    kernels.read_levels,
+    kernels.read_orders,
+    kernels.move_ids,
+    kernels.move_books,
+)
+"""The kernels that Python calls; they contain the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +171,20 @@ class BookEngine:
             self.arrays = with_more_nodes(self.arrays)
         if state[kernels.BOOKS] == len(self.arrays.books):
             self.arrays = with_more_books(self.arrays)
-        while state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE]) > len(
-            self.arrays.keys
-        ):
+        arena_needed = state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE])
+        while arena_needed > len(self.arrays.keys):
             self.arrays = with_larger_arena(self.arrays)
 
     @staticmethod
     def warm_up() -> None:
         """Load the kernels from numba's cache, or compile them, which takes some seconds on a first start."""
-        engine = BookEngine()
-        engine.apply(order_events(0))
+        engine, event = BookEngine(), order_events(1)
+        event["action"] = Action.NONE
+        engine.apply(event)
         sides = np.zeros(1, np.int64)
-        engine.arrays.sides[:, kernels.BASE] = kernels.PAD
         kernels.read_levels(engine.arrays, sides, np.zeros((1, 3), np.int64))
         kernels.read_orders(engine.arrays, sides, np.zeros((1, 4), np.int64))
-        with_more_nodes(engine.arrays)
-        with_more_books(engine.arrays)
+        with_more_books(with_more_nodes(engine.arrays))
 
     @staticmethod
     def is_compiled() -> bool:

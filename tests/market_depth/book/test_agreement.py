@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 
 from market_depth.book.engine import BookEngine
 from market_depth.book.views import price_levels, resting_orders
-from protocol.events import ORDER_EVENT, UNDEF_PRICE, OrderEvents, Side, order_events
+from protocol.events import ORDER_EVENT, Side, order_events
 from tests.market_depth.book.plain_book import PlainBooks
-
-ALL = 1 << 30
-"""A depth that no book reaches."""
-
-ACTIONS = list(b"AAAAAACCCMMMRTFNx")
-SIDES = list(b"BBBBAAAANx")
-FLAGS = [0, 0, 0, 0, 0, 128, 64, 64 | 128, 255]
-ORDER_IDS = np.array([*range(40), 2**63, 2**64 - 1], np.uint64)
-PRICES = [*range(-3, 4), 10**9, UNDEF_PRICE, UNDEF_PRICE - 1, -(2**63), -(2**63) + 1]
-SIZES = [0, 1, 1, 2, 3, 10, 2**31, 2**32 - 1]
+from tests.market_depth.book.random_events import (
+    ACTIONS,
+    FLAGS,
+    PRICES,
+    SIDES,
+    SIZES,
+    many_events,
+    narrow_events,
+    wide_events,
+)
+from tests.market_depth.book.written_events import ALL
 
 
 def assert_same_books(engine: BookEngine, plain: PlainBooks) -> None:
@@ -42,30 +43,6 @@ def assert_same_books(engine: BookEngine, plain: PlainBooks) -> None:
             )
 
 
-def narrow_events(rng: np.random.Generator, count: int) -> OrderEvents:
-    """Random events of few ids, prices and books, so that they meet."""
-    events = order_events(count)
-    events["instrument_id"] = rng.choice([0, 7, 2**32 - 1], count)
-    events["publisher_id"] = rng.choice([0, 1, 2**16 - 1], count)
-    events["order_id"] = rng.choice(ORDER_IDS, count)
-    events["ts_event"] = rng.integers(0, 2**64, count, np.uint64)
-    events["ts_recv"] = rng.integers(0, 2**64, count, np.uint64)
-    events["price"] = rng.choice(PRICES, count)
-    events["size"] = rng.choice(SIZES, count)
-    events["flags"] = rng.choice(FLAGS, count)
-    events["action"] = rng.choice(ACTIONS, count)
-    events["side"] = rng.choice(SIDES, count)
-    return events
-
-
-def wide_events(rng: np.random.Generator, count: int) -> OrderEvents:
-    """Random bytes, with actions and sides that mostly mean something; every event its own book."""
-    events = rng.integers(0, 256, count * ORDER_EVENT.itemsize, np.uint8).view(ORDER_EVENT)
-    events["action"] = rng.choice(ACTIONS, count)
-    events["side"] = rng.choice(SIDES, count)
-    return events
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_narrow_random_events_leave_equal_books(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -80,6 +57,15 @@ def test_narrow_random_events_leave_equal_books(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_wide_random_bytes_leave_equal_books(seed: int) -> None:
     events = wide_events(np.random.default_rng(seed), 1_000)
+    engine, plain = BookEngine(), PlainBooks()
+    engine.apply(events)
+    plain.apply(events)
+    assert_same_books(engine, plain)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_books_that_grow_in_one_batch_are_equal(seed: int) -> None:
+    events = many_events(seed, 10_000)
     engine, plain = BookEngine(), PlainBooks()
     engine.apply(events)
     plain.apply(events)

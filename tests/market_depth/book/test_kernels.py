@@ -29,7 +29,7 @@ from market_depth.book.kernels import (
     Arrays,
 )
 from protocol.events import Flag, OrderEvents, order_events
-from tests.market_depth.book.test_agreement import narrow_events
+from tests.market_depth.book.random_events import many_events, narrow_events
 
 
 def assert_sound(arrays: Arrays) -> None:
@@ -121,19 +121,6 @@ def test_invariants_hold_after_any_events(seed: int) -> None:
     for _ in range(20):
         engine.apply(narrow_events(rng, int(rng.integers(1, 100))))
         assert_sound(engine.arrays)
-
-
-def many_events(seed: int, count: int) -> OrderEvents:
-    """Events of many orders, levels and books, so that everything grows; cancels and modifies mostly find theirs."""
-    rng = np.random.default_rng(seed)
-    events = order_events(count)
-    events["instrument_id"] = rng.integers(0, 40, count)
-    events["order_id"] = rng.integers(0, count // 80, count)
-    events["price"] = rng.normal(0, 300, count).astype(np.int64)
-    events["size"] = rng.integers(1, 10, count)
-    events["action"] = rng.choice(list(b"AAAACMM"), count)
-    events["side"] = rng.choice(list(b"AB"), count)
-    return events
 
 
 @pytest.mark.parametrize("seed", range(3))
