@@ -122,6 +122,10 @@ class LiveMarket:
         except FeedError as error:
             self.error = str(error)
             logger.error("feed failed feed=%s error=%s", feed.name, error)
+        except Exception:
+            # A bug of ours ends this feed alone: the others, and the last books of this one, are still served.
+            self.error = f"{feed.name}: internal error"
+            logger.exception("feed failed feed=%s", feed.name)
         finally:
             market.open()
             with trio.CancelScope(shield=True):

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from market_depth.app import LiveMarket, health_page, make_engines, raise_descriptor_limit
+from market_depth.book.engine import BookEngine
+from market_depth.feeds.base import ChannelFeed, FeedError
+from market_depth.server.broadcaster import Broadcaster
+from market_depth.stream.publisher import Publisher
+from protocol.events import Action, Flag, OrderEvents, Side, order_events
+from protocol.instrument import SCALE, Instrument
+from protocol.session import Subscription
+from tests.market_depth.server.test_broadcaster import WrittenStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+BTC = Instrument("BTCUSD", "SIM", 1, SCALE // 100)
+
+
+def one_add(order_id: int) -> OrderEvents:
+    events = order_events(1)
+    events["instrument_id"] = BTC.instrument_id
+    events["order_id"] = order_id
+    events["action"] = Action.ADD
+    events["side"] = Side.BID
+    events["price"] = 100 * SCALE
+    events["size"] = 1
+    events["flags"] = Flag.LAST
+    events["ts_recv"] = 1_790_000_000_000_000_000 + order_id
+    return events
+
+
+class Wired:
+    """A live market that follows a channel, with one client subscribed before anything has happened."""
+
+    def __init__(self) -> None:
+        self.sender, channel = trio.open_memory_channel[OrderEvents | FeedError](4)
+        self.live = LiveMarket(ChannelFeed([BTC], channel))
+        self.broadcaster = Broadcaster(Publisher([self.live.market]), 1000)
+        self.client = WrittenStream()
+        self.broadcaster.start(self.client.direct, Subscription("a", "BTCUSD", "MBP", 5))
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.broadcaster.run)
+            await self.live.run(BookEngine(), self.broadcaster)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    def health(self) -> tuple[HTTPStatus, dict[str, Any]]:
+        page = health_page([self.live], 1.5)
+        return page.status, json.loads(page.body)
+
+
+@pytest.fixture
+async def wired() -> AsyncIterator[Wired]:
+    made = Wired()
+    yield made
+    made.sender.close()
+
+
+async def test_a_client_that_came_first_gets_its_book_when_the_first_events_come(wired: Wired) -> None:
+    status, content = wired.health()
+    assert (status, content["ok"], content["state"], content["uptime_s"]) == (200, True, "warming", 1.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wired.run)
+        await wait_all_tasks_blocked()
+        assert wired.client.frames == []
+        assert wired.health()[1]["state"] == "serving"
+        await wired.sender.send(one_add(1))
+        await wait_all_tasks_blocked()
+        assert [len(frame.data.bids) for frame in wired.client.frames] == [1]
+        assert wired.health()[1]["feeds"] == [
+            {"name": "channel", "source": "live", "state": "running", "symbols": ["BTCUSD"], "error": None}
+        ]
+        wired.sender.close()
+
+
+async def test_a_feed_that_fails_leaves_its_last_books_and_is_seen_in_health(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    await wired.sender.send(one_add(1))
+    await wired.sender.send(FeedError("channel", "the line is dead", "connect again"))
+    await wired.run()
+    status, content = wired.health()
+    assert (status, content["ok"]) == (HTTPStatus.SERVICE_UNAVAILABLE, False)
+    assert content["feeds"][0]["error"] == "channel: the line is dead; connect again"
+    assert wired.client.frames[-1].sequence == 1
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("ERROR", None)]
+
+
+async def test_a_bug_in_one_market_ends_it_alone_with_a_trace_in_the_log(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: OrderEvents) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(wired.live.market, "apply", fail)
+    await wired.sender.send(one_add(1))
+    await wired.run()
+    status, content = wired.health()
+    assert (status, content["feeds"][0]["error"]) == (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "channel: internal error",
+    )
+    assert content["feeds"][0]["state"] == "closed"
+    assert caplog.records[-1].exc_info is not None
+
+
+def test_each_market_has_an_engine_of_its_own() -> None:
+    first, second = make_engines(2)
+    assert first is not second
+    first.apply(one_add(1))
+    assert (first.sequence(1), second.sequence(1)) == (1, 0)
+
+
+def test_as_many_descriptors_are_allowed_as_the_system_permits() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_descriptor_limit()
+    try:
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
