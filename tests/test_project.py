@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 from market_depth.cli import app
 from protocol.codecs import decode_answer, decode_request
@@ -31,9 +32,7 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    commands = {command.name for command in app.registered_commands} | {
-        group.name for group in app.registered_groups
-    }
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command in commands:
         assert f"`market-depth {command}" in README
 
