@@ -28,7 +28,15 @@ PROTOCOL = [
     {"session", "replica", "schema"},
 ]
 
-SIMULATOR = [{"errors"}, {"matching", "listings"}, {"flow"}, {"scenarios"}, {"venue"}, {"sample"}, {"realism"}]
+SIMULATOR = [
+    {"errors"},
+    {"matching", "listings"},
+    {"flow"},
+    {"scenarios"},
+    {"venue"},
+    {"sample"},
+    {"realism"},
+]
 
 MAY_IMPORT_SIMULATOR = {"market_depth/feeds/simulated.py", "market_depth/bench/simulator.py"}
 """The simulator is a venue, not a part of the server: one feed knows it, and the benchmark that measures it."""

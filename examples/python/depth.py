@@ -4,7 +4,6 @@ pip install trio-websocket
 python depth.py ws://127.0.0.1:8080/ BTCUSD,ETHUSD
 python depth.py ws://127.0.0.1:8080/ BTCUSD --frames 10       ends after 10 frames of market data
 """
-# ruff: noqa: T201
 
 import argparse
 import json

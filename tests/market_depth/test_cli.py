@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, own_logging: None) -> Callable[..., Call]:  # noqa: ARG001
+def run(monkeypatch: pytest.MonkeyPatch, own_logging: None) -> Callable[..., Call]:
     """Runs the command in this process, in an environment that sets nothing."""
     for option in ("addr", "config", "log_level", "symbols", "seed", "interval_ms"):
         monkeypatch.delenv(f"MARKET_DEPTH_{option.upper()}", raising=False)

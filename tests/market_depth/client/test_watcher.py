@@ -1,5 +1,3 @@
-# ruff: noqa: ARG001 - a test asks for the autojump clock by its name alone: then no wait takes time
-
 import os
 import pty
 import re

@@ -72,7 +72,7 @@ def make(market: WrittenMarket | None = None, interval_s: float = 0.3) -> tuple[
 
 
 async def test_rounds_are_aligned_and_a_client_gets_all_its_streams_in_one_write(
-    autojump_clock: MockClock,  # noqa: ARG001
+    autojump_clock: MockClock,
 ) -> None:
     _, broadcaster = make()
     client = WrittenStream()
@@ -130,7 +130,7 @@ async def test_nothing_is_encoded_when_nobody_receives_it() -> None:
 
 
 async def test_whoever_comes_before_the_market_opens_gets_the_first_snapshot_when_it_does(
-    autojump_clock: MockClock,  # noqa: ARG001
+    autojump_clock: MockClock,
 ) -> None:
     market, broadcaster = make(WrittenMarket(is_open=False))
     client = WrittenStream()

@@ -140,7 +140,7 @@ async def test_a_client_that_never_stops_sending_is_not_heard_for_ever() -> None
 
 
 async def test_a_client_that_waits_for_more_is_closed_after_a_while(
-    autojump_clock: MockClock,  # noqa: ARG001
+    autojump_clock: MockClock,
 ) -> None:
     ours, theirs = memory_stream_pair()
     await send_page(ours, json_page({}))
