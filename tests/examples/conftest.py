@@ -49,7 +49,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chromium() -> str:
     """The path of a Chromium, with playwright at hand to drive it."""
     try:
-        import playwright.sync_api
+        import playwright.sync_api  # noqa: F401
     except ImportError:
         unavailable("browser", "playwright is not installed: pip install 'market-depth[browser]'")
     for name in ("chromium", "chromium-browser", "google-chrome"):

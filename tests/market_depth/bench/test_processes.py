@@ -31,7 +31,7 @@ def test_a_server_is_found_by_the_line_it_prints() -> None:
 
 @pytest.mark.parametrize("cause", [ZeroDivisionError, KeyboardInterrupt])
 def test_a_server_has_ended_however_the_block_is_left(cause: type[BaseException]) -> None:
-    with pytest.raises(cause), running(python(SERVER)) as server:
+    with pytest.raises(cause), running(python(SERVER)) as server:  # noqa: PT012 it is left from inside
         assert alive(server.pid)
         raise cause
     assert not alive(server.pid)

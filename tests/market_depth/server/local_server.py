@@ -48,7 +48,7 @@ class WrittenMarket(Market):
         self.encoded: list[tuple[str, DataType, int]] = []
         self.broken: set[str] = set()
 
-    def sequence(self, symbol: str) -> int:
+    def sequence(self, symbol: str) -> int:  # noqa: ARG002
         return len(self.encoded)
 
     def book_text(self, symbol: str, data_type: DataType, depth: int) -> str:
