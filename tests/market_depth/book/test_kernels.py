@@ -28,8 +28,9 @@ from market_depth.book.kernels import (
     USED,
     Arrays,
 )
-from protocol.events import Flag, OrderEvents, order_events
+from protocol.events import Flag, OrderEvents, Side, order_events
 from tests.market_depth.book.random_events import many_events, narrow_events
+from tests.market_depth.book.written_events import INSTRUMENT, PUBLISHER, side_text, written
 
 
 def assert_sound(arrays: Arrays) -> None:
@@ -170,6 +171,45 @@ def test_top_of_book_orders_have_no_ids() -> None:
 
     assert_sound(engine.arrays)
     assert not engine.arrays.ids.any()
+
+
+def pair_of_equal_fingerprints(hashes: kernels.Int64s) -> tuple[int, int]:
+    """Positions of two hashes with the same upper half, which is all of a hash that an entry keeps."""
+    upper = hashes >> 32
+    order = np.argsort(upper, kind="stable")
+    (same,) = np.nonzero(np.diff(upper[order]) == 0)
+    return int(order[same[0]]), int(order[same[0] + 1])
+
+
+MANY = np.random.default_rng(1).integers(0, 2**32, 400_000)
+GOLDEN = np.int64(kernels.GOLDEN)
+
+
+def test_two_ids_with_one_fingerprint_are_two_orders() -> None:
+    book_keys = np.full_like(MANY, INSTRUMENT << 16 | PUBLISHER)
+    first, second = pair_of_equal_fingerprints((MANY ^ (book_keys * GOLDEN)) * GOLDEN)
+    one, other = int(MANY[first]), int(MANY[second])
+    engine = BookEngine()
+
+    engine.apply(written(f"A {one} B 100 5; A {other} B 100 6; C {one} B 100 5"))
+
+    assert side_text(engine, Side.BID) == f"100: {other}x6"
+    assert_sound(engine.arrays)
+
+
+def test_one_id_with_one_fingerprint_in_two_books_is_two_orders() -> None:
+    book_keys = MANY << 16 | PUBLISHER
+    first, second = pair_of_equal_fingerprints((np.int64(7) ^ (book_keys * GOLDEN)) * GOLDEN)
+    one, other = int(MANY[first]), int(MANY[second])
+    engine = BookEngine()
+
+    for instrument_id in (one, other):
+        engine.apply(written("A 7 B 100 5", instrument_id=instrument_id))
+    engine.apply(written("C 7 B 100 2", instrument_id=other))
+
+    assert side_text(engine, Side.BID, one) == "100: 7x5"
+    assert side_text(engine, Side.BID, other) == "100: 7x3"
+    assert_sound(engine.arrays)
 
 
 def _read_only(events: OrderEvents) -> kernels.Int64s:
