@@ -15,6 +15,7 @@ Why not `SocketStream.send_all` for each client: a task and a checkpoint a frame
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections import deque
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from protocol.errors import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
 
 STALL_LIMIT_S = 30.0
 """A socket that has taken no byte for so long belongs to nobody: the connection is cut."""
@@ -60,7 +63,10 @@ class DirectStream(trio.abc.HalfCloseableStream):
     )
 
     def __init__(self, connection: socket.socket, nursery: trio.Nursery, too_big: bytes) -> None:
-        """Takes over `connection`, which must not block. `too_big` is the frame that goes before a close 1009."""
+        """Takes over `connection`, which must not block. `too_big` is the frame that goes before a close 1009.
+
+        `nursery` holds the drain task while there is one; nothing that happens in it reaches other tasks.
+        """
         self._socket = connection
         self._send = (
             connection.send
@@ -176,6 +182,9 @@ class DirectStream(trio.abc.HalfCloseableStream):
                     self._pending.clear()
                     await self._finish_write()
         except (OSError, trio.ClosedResourceError):
+            self._fail()
+        except Exception:
+            logger.exception("writing failed peer=%s", self.peer)
             self._fail()
         finally:
             self.is_full = False

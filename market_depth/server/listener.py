@@ -90,20 +90,17 @@ class Listener:
                         break  # otherwise that connection was gone before we had it
                     is_short = False
                     connection.setblocking(False)
-                    nursery.start_soon(self._serve, connection)
+                    nursery.start_soon(self._serve, connection, nursery)
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, nursery: trio.Nursery) -> None:
         """Serve one connection. Whatever goes wrong ends with it."""
+        stream = DirectStream(connection, nursery, self._websocket.too_big)
         try:
-            async with trio.open_nursery() as nursery:
-                stream = DirectStream(connection, nursery, self._websocket.too_big)
-                try:
-                    await self._converse(stream)
-                finally:
-                    await trio.aclose_forcefully(stream)
-                    nursery.cancel_scope.cancel()
+            await self._converse(stream)
         except* Exception:  # a group: a failure may come together with the server's cancellation
-            logger.exception("connection failed")
+            logger.exception("connection failed peer=%s", stream.peer)
+        finally:
+            await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: DirectStream) -> None:
         head: bytes | None = None
