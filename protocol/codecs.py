@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from protocol.errors import BadRequest
+from protocol.events import RestingOrders
 from protocol.instrument import Instrument
 from protocol.messages import (
     CLIENT_MESSAGE,
@@ -30,9 +31,6 @@ from protocol.messages import (
     Unsubscribed,
 )
 from protocol.timestamp import NS_PER_MS, timestamp_text, timestamp_texts
-
-RESTING_ORDER = np.dtype([("order_id", "<u8"), ("price", "<i8"), ("size", "<u8"), ("ts_event", "<u8")])
-"""One order as a book's view gives it: price in 1e-9, size in lots, ns since the epoch."""
 
 
 def decode_request(data: str | bytes) -> Subscribe | Unsubscribe | Ping:
@@ -155,16 +153,14 @@ def price_levels_text(
     return f'{{"format":"MBP","bids":[{levels(bids)}],"asks":[{levels(asks)}]}}'
 
 
-def resting_orders_text(
-    instrument: Instrument, bids: npt.NDArray[np.void], asks: npt.NDArray[np.void], now_ns: int
-) -> str:
+def resting_orders_text(instrument: Instrument, bids: RestingOrders, asks: RestingOrders, now_ns: int) -> str:
     """A book by order as JSON text; an order's age is counted up to `now_ns`.
 
     Takes: bids and asks, rows of RESTING_ORDER, best price first, inside a level in queue order.
     """
     now = np.uint64(now_ns)
 
-    def orders(side: npt.NDArray[np.void], name: str) -> str:
+    def orders(side: RestingOrders, name: str) -> str:
         prices, ts_event = side["price"].tolist(), side["ts_event"]
         # The orders of a level share its price, so each price is printed once. With the quantities as a column
         # and the ages as an array, 400 orders take 0.39 ms; order by order they took 1.07.

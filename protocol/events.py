@@ -42,6 +42,17 @@ OrderEvents = npt.NDArray[np.void]
 """A one-dimensional array of ORDER_EVENT rows, oldest first."""
 
 
+RESTING_ORDER = np.dtype([("order_id", "<u8"), ("price", "<i8"), ("size", "<u8"), ("ts_event", "<u8")])
+"""What its events have left of an order: price in 1e-9, size in lots, ns since the epoch.
+
+`ts_event` is when the order took its place in the queue. An Add, and a Modify that loses the place, set it; a
+reduction in place does not: the order's age is the time it has queued there.
+"""
+
+RestingOrders = npt.NDArray[np.void]
+"""A one-dimensional array of RESTING_ORDER rows."""
+
+
 class Action(IntEnum):
     """What happened. Trades and fills tell; they never change a book."""
 

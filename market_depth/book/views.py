@@ -10,28 +10,11 @@ Prices are integers of 1e-9, sizes are lots.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from market_depth.book import kernels
 from market_depth.book.engine import BookEngine
 from market_depth.book.kernels import Int64s
-from protocol.events import Side
-
-RESTING_ORDER = np.dtype(
-    {
-        "names": ["order_id", "price", "size", "ts_event"],
-        "formats": ["<u8", "<i8", "<u4", "<u8"],
-        "offsets": [0, 8, 16, 24],
-        "itemsize": 32,
-    }
-)
-"""A resting order. `ts_event` (ns since the epoch) is when it took its place: its age is the time it has queued there.
-
-An Add, and a Modify that loses the place, set it; a reduction in place does not.
-"""
-
-RestingOrders = npt.NDArray[np.void]
-"""A one-dimensional array of RESTING_ORDER rows."""
+from protocol.events import RESTING_ORDER, RestingOrders, Side
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.codecs import (
-    RESTING_ORDER,
     encode,
     market_data_body,
     market_data_head,
@@ -24,6 +23,7 @@ from protocol.errors import (
     UnknownStream,
     UnknownSymbol,
 )
+from protocol.events import RESTING_ORDER
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import HeartBeat, Ping, Subscribe, Subscribed, Unsubscribe, Unsubscribed
 from protocol.session import error_frame

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codecs import (
-    RESTING_ORDER,
     decode_answer,
     decode_request,
     encode,
@@ -22,6 +21,7 @@ from protocol.codecs import (
     stream_id_of,
 )
 from protocol.errors import BadRequest
+from protocol.events import RESTING_ORDER
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import (
     Error,

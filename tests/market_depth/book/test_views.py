@@ -5,14 +5,13 @@ import pytest
 
 from market_depth.book.engine import BookEngine
 from market_depth.book.views import (
-    RESTING_ORDER,
     BestBidOffer,
     PriceLevel,
     best_bid_offer,
     price_levels,
     resting_orders,
 )
-from protocol.events import Side
+from protocol.events import RESTING_ORDER, Side
 from tests.market_depth.book.written_events import INSTRUMENT, written
 
 BOOK = "A 1 B 100 5; A 2 B 100 3; A 3 B 99 4; A 4 B 97 1; A 5 A 101 2; A 6 A 103 6; A 7 A 103 7"

@@ -13,13 +13,13 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from protocol.codecs import (
-    RESTING_ORDER,
     encode,
     market_data_body,
     market_data_head,
     price_levels_text,
     resting_orders_text,
 )
+from protocol.events import RESTING_ORDER
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import DATA_TYPES
 from protocol.session import Limits, Session, Subscription
