@@ -106,7 +106,9 @@ async def test_a_book_is_encoded_once_a_round_however_many_receive_it() -> None:
     assert broadcaster.frames_sent == 50 * 7 * 2
 
 
-async def test_many_subscriptions_at_a_time_share_one_encoding() -> None:
+async def test_many_subscriptions_at_a_time_share_one_encoding(
+    mock_clock: MockClock,
+) -> None:
     market, broadcaster = make()
     for number in range(100):
         broadcaster.start(WrittenStream().direct, subscription(f"{number}"))
