@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 NS_PER_S = 1_000_000_000
 
-STEP_NS = 10_000_000
-"""How often the venues trade. What happened meanwhile comes in one batch: finer steps cost more and show nothing."""
+STEP_NS = 50_000_000
+"""How often the venues trade. What happened meanwhile comes in one batch: at three symbols, steps of 10 ms cost 57 ms
+of CPU a second, steps of 50 ms 25, and snapshots every 300 ms show no difference."""
 
 MAX_STEP_NS = 100_000_000
 """The most market time in one step: after a hiccup of the machine the market catches up in a few of them."""
@@ -141,15 +142,16 @@ class SimulatedFeed:
 
     def _trade(self) -> OrderEvents:
         """What happens next in the present step, at most about BATCH_RECORDS."""
-        batches = []
+        batches: list[OrderEvents] = []
         room = BATCH_RECORDS
         while self._trading and room > 0:
             batch = self._trading[-1].advance(self._step_end_ns, room)
             if len(batch) < room:
                 self._trading.pop()
             room -= len(batch)
-            batches.append(batch)
-        return np.concatenate(batches)
+            if len(batch) or not batches:
+                batches.append(batch)
+        return batches[0] if len(batches) == 1 else np.concatenate(batches)
 
 
 def _scenario(name: str) -> simulator.Scenario:
