@@ -14,7 +14,7 @@ _TEMPLATE = """<!doctype html>
   :root {{ color-scheme: light dark }}
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}
   code, pre {{ font: 14px/1.5 ui-monospace, monospace }}
-  pre {{ padding: .75rem 1rem; overflow-x: auto; background: color-mix(in srgb, CanvasText 7%, Canvas) }}
+  pre {{ padding: .75rem 1rem; white-space: pre-wrap; background: color-mix(in srgb, CanvasText 7%, Canvas) }}
 </style>
 <h1>market-depth</h1>
 <p>This server sends order-level (MBO) and price-level (MBP) books of
