@@ -50,6 +50,10 @@ GC_THRESHOLDS = (20_000, 20, 50)
 costs twice as much."""
 
 
+MAX_DESCRIPTORS = 65536
+"""What we ask for where the system knows no limit."""
+
+
 class StartError(Exception):
     """The server cannot start; the text is the one line to tell."""
 
@@ -218,5 +222,10 @@ def health_page(markets: list[LiveMarket], uptime_s: float) -> Page:
 
 def raise_descriptor_limit() -> None:
     """Allow as many connections as the system lets us have: each takes a file descriptor."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if most == resource.RLIM_INFINITY else most
+    if wanted > allowed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        except (OSError, ValueError) as error:  # some systems have a lower limit of their own
+            logger.warning("only %d connections possible: %s", allowed, error)

@@ -1,5 +1,6 @@
 """The `market-depth` command. Each subcommand imports what it needs when it runs: `--help` answers at once."""
 
+import contextlib
 import logging
 import sys
 from enum import StrEnum
@@ -38,8 +39,14 @@ app.add_typer(bench)
 
 
 def main() -> None:
-    """Run the command line. Errors are one line on standard error; Ctrl-C is no error."""
-    app()
+    """Run the command line. Errors are one line on standard error."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        # What the option parser says; a call without a command is answered by the help, which has many lines.
+        message = error.format_message()
+        typer.echo(message if "\n" in message else f"market-depth: {message}", err=True)
+        sys.exit(error.exit_code)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -82,15 +89,25 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
     try:
         settings = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", WRONG_CALL)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         fail(f"{path}: {error}", WRONG_CALL)
-    known = {parameter.name for parameter in context.command.params} - {"_config"}
+    options = {
+        parameter.name: parameter for parameter in context.command.params if parameter.name != "_config"
+    }
     defaults: dict[str, Any] = {}
     for key, value in settings.items():
         name = key.replace("-", "_")
-        if name not in known:
+        if name not in options:
             fail(f"{path}: unknown setting {key!r}", WRONG_CALL)
-        defaults[name] = value
+        # A list and its short form mean the same: `symbols = ["A", "B"]` is "A,B", `replay = "F"` is ["F"].
+        if options[name].multiple and isinstance(value, str):
+            defaults[name] = [value]
+        elif isinstance(value, list) and not options[name].multiple:
+            defaults[name] = ",".join(map(str, value))
+        else:
+            defaults[name] = value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
@@ -238,7 +255,10 @@ def serve(
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
-        fail(f"--{option}: {first['msg'].removeprefix('Value error, ')}", WRONG_CALL)
+        message = first["msg"]
+        is_own = first["type"] == "value_error"
+        reason = message.removeprefix("Value error, ") if is_own else f"{first['input']}: {message.lower()}"
+        fail(f"--{option}: {reason}", WRONG_CALL)
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     try:
@@ -278,5 +298,6 @@ def watch(
 
 def announce(address: "Address", symbols: list[str]) -> None:
     """Tell on standard output where the server is."""
-    typer.echo(f"Serving {', '.join(symbols)} on ws://{address}/ (page: http://{address}/)")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # nobody reads it; the log has it too
+        typer.echo(f"Serving {', '.join(symbols)} on ws://{address}/ (page: http://{address}/)")
+        sys.stdout.flush()

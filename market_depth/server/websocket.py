@@ -14,7 +14,7 @@ from wsproto.utilities import LocalProtocolError
 from market_depth.server.frames import text_frame
 from market_depth.server.http import error_page, send_page
 from market_depth.server.linger import linger
-from protocol.codecs import encode
+from protocol.codecs import encode, stream_id_of
 from protocol.errors import CloseCode, InternalError, MessageTooBig
 from protocol.session import Answer, Limits, Session, Subscription, error_frame
 
@@ -145,7 +145,7 @@ class WebSocketServer:
             except Exception:
                 # A bug of ours must not cost the client its other streams.
                 logger.exception("request failed peer=%s", stream.peer)
-                answer = Answer(error_frame(InternalError()))
+                answer = Answer(error_frame(InternalError(stream_id_of(message))))
                 stream.post(text_frame(encode(answer.message)))
             if answer.close_code is not None:
                 await _close(connection, answer.close_code, answer.message.type)
