@@ -1,8 +1,8 @@
 """Events and books as short text, so that a table of cases can be read.
 
 An event is `action order_id side price size [flags]`, several are separated by `;`: `"A 1 B 100 5; C 1 B 100 2"`. A price
-of `-` is DBN's undefined price, the flags are letters: `T` top of book, `L` last. A book's side is its levels, best
-first, with their queues, front first: `"100: 1x3 2x5 | 99: 4x1"`.
+of `-` is DBN's undefined price, the flags are letters: `T` top of book, `L` last,
+`S` snapshot. A book's side is its levels, best first, with their queues, front first: `"100: 1x3 2x5 | 99: 4x1"`.
 """
 
 from itertools import groupby
@@ -16,7 +16,7 @@ PUBLISHER = 1
 ALL = 1 << 30
 """A depth that no book reaches."""
 
-FLAGS = {"T": Flag.TOB, "L": Flag.LAST}
+FLAGS = {"T": Flag.TOB, "L": Flag.LAST, "S": Flag.SNAPSHOT}
 
 
 def written(text: str, *, publisher_id: int = PUBLISHER, instrument_id: int = INSTRUMENT) -> OrderEvents:
