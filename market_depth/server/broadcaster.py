@@ -19,7 +19,7 @@ from protocol.codecs import market_data_head
 
 if TYPE_CHECKING:
     from market_depth.server.direct_stream import DirectStream
-    from market_depth.stream.manager import Stream
+    from market_depth.stream.manager import Plan, Stream
     from market_depth.stream.publisher import Publisher, Topic
     from protocol.session import Subscription
 
@@ -110,14 +110,8 @@ class Broadcaster:
             due = {
                 stream.stream_id: frame for stream in plan.streams if (frame := frames[stream]) is not None
             }
-            payload = b"".join(due.values())
-            for client, joined in _rotated(clients, self._round):
-                if plan.clients.get(client) != joined:
-                    moved.append(client)
-                    continue
-                self._offer(client, payload, due)
-                if budget.spend(1, len(payload)):
-                    await trio.lowlevel.checkpoint()
+            if due:
+                moved += await self._serve(plan, _rotated(clients, self._round), due, budget)
         # While others had their turn, these changed their streams: the frames made before may be older than what they
         # have seen. They get what is newest now.
         for client in moved:
@@ -126,6 +120,33 @@ class Broadcaster:
                 newest = ((stream.stream_id, self._frame(stream, now)) for stream in plan_now.streams)
                 due = {stream_id: frame for stream_id, frame in newest if frame is not None}
                 self._offer(client, b"".join(due.values()), due)
+
+    async def _serve(
+        self,
+        plan: Plan[DirectStream],
+        clients: list[tuple[DirectStream, int]],
+        due: dict[str, bytes],
+        budget: _Budget,
+    ) -> list[DirectStream]:
+        """Offer what is due to the clients of a plan. Returns: those that had left the plan before their turn came."""
+        payload = b"".join(due.values())
+        moved: list[DirectStream] = []
+        joined_now = plan.clients.get
+        served = 0
+        while served < len(clients):
+            turn = clients[served : served + budget.room(len(payload))]
+            served += len(turn)
+            # A thousand times a round: what is not needed for each client stands outside.
+            for client, joined in turn:
+                if joined_now(client) == joined:
+                    client.offer(payload, due)
+                else:
+                    moved.append(client)
+            self.frames_sent += len(due) * len(turn)
+            if budget.spend(len(turn), len(turn) * len(payload)):
+                await trio.lowlevel.checkpoint()
+        self.frames_sent -= len(due) * len(moved)
+        return moved
 
     def _offer(self, client: DirectStream, payload: bytes, due: dict[str, bytes]) -> None:
         if due:
@@ -156,6 +177,10 @@ class _Budget:
     def __init__(self) -> None:
         self._writes = CHUNK_WRITES
         self._bytes = CHUNK_BYTES
+
+    def room(self, size: int) -> int:
+        """How many writes of so many bytes are left in this chunk; at least one."""
+        return max(1, min(self._writes, self._bytes // max(1, size)))
 
     def spend(self, writes: int, size: int) -> bool:
         """Count what was done. Returns: whether it was the chunk's last."""
