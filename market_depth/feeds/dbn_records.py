@@ -34,7 +34,11 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class DamagedFileError(FeedError):
-    """The file breaks off or makes no sense from some point on; all before it was good and has been delivered."""
+    """The file breaks off or makes no sense from some point on; all before it was good and has been delivered.
+
+    The problem names that point: the byte of the content (what the file holds without its compression) at which the
+    first record starts that cannot be had, and its number, counting all records from 1.
+    """
 
 
 class ByteStream(Protocol):
@@ -50,50 +54,60 @@ class ByteStream(Protocol):
 class RecordReader:
     """Reads order events from a stream that stands at the start of a record."""
 
-    def __init__(self, stream: ByteStream, name: str, *, ts_out: bool = False) -> None:
-        """`name`: what errors call the stream; `ts_out`: whether each record has its sending time appended."""
+    def __init__(self, stream: ByteStream, name: str, *, ts_out: bool = False, offset: int = 0) -> None:
+        """`name`: what errors call the stream; `ts_out`: whether each record has its sending time appended;
+        `offset`: how many bytes of the content were read before."""
         self._stream = stream
         self._name = name
         self._extra_bytes = TS_OUT_BYTES if ts_out else 0
         self._carry = np.empty(0, np.uint8)
         self._damage: str | None = None
         self._ended = False
-        self._events_read = 0
+        self.events_read = 0
+        """How many order events have been returned."""
+        self.records_read = 0
+        """How many whole records were read, of all types."""
+        self.offset = offset
+        """Where in the content they end."""
         self.symbols: dict[int, str] = {}
         """Symbols by instrument id, from the mappings passed so far."""
         self.other_rtypes: set[int] = set()
         """The types of the records passed over, mappings aside."""
 
-    def read(self) -> OrderEvents:
+    def read(self, buffer: Bytes | None = None) -> OrderEvents:
         """The next order events, contiguous and aligned, about CHUNK_BYTES of them at most; none at the end.
 
-        Raises: DamagedFileError, after everything before the damage has been returned.
+        Takes: CHUNK_BYTES of aligned memory to read into, if the caller has some to use again; the events may lie in
+        it. Raises: DamagedFileError, after everything before the damage has been returned.
         """
         while not self._ended:
-            events = self._decode_chunk()
-            self._events_read += len(events)
+            # By default a fresh buffer: the rows are handed on without a copy. The kernel takes 0.6 ms to map one,
+            # a third of the time that decompressing into it takes, so who reads a whole file uses a few in turn.
+            events = self._decode_chunk(np.empty(CHUNK_BYTES, np.uint8) if buffer is None else buffer)
+            self.events_read += len(events)
             if len(events):
                 return events
         if self._damage:
             raise DamagedFileError(
                 self._name,
-                f"{self._damage}, after {self._events_read:,} order events",
+                f"{self._damage} at byte {self.offset:,} (record {self.records_read + 1:,}), "
+                f"after {self.events_read:,} order events",
                 "fetch the file again",
             )
         return np.empty(0, ORDER_EVENT)
 
-    def _decode_chunk(self) -> OrderEvents:
-        chunk = self._read_chunk()
+    def _decode_chunk(self, buffer: Bytes) -> OrderEvents:
+        chunk = self._read_chunk(buffer)
         events, used = self._decode(chunk)
+        self.offset += used
         self._carry = chunk[used:].copy()
         if self._ended and len(self._carry):
             self._note_damage(f"ends inside a record ({len(self._carry)} bytes of it)")
         return events
 
-    def _read_chunk(self) -> Bytes:
-        # A fresh buffer for each chunk: the rows are handed on without a copy. Records start aligned in it wherever
-        # they stood in the file (a DBN 1 body does not start at a multiple of 8).
-        chunk = np.empty(CHUNK_BYTES, np.uint8)
+    def _read_chunk(self, chunk: Bytes) -> Bytes:
+        # Records start aligned in the chunk wherever they stood in the file (a DBN 1 body does not start at a
+        # multiple of 8).
         filled = len(self._carry)
         chunk[:filled] = self._carry
         try:
@@ -109,9 +123,12 @@ class RecordReader:
         """The chunk's order events, and how many of its bytes were whole records."""
         stride = ORDER_EVENT.itemsize + self._extra_bytes
         records = chunk[: len(chunk) // stride * stride].reshape(-1, stride)
-        if np.all(records[:, 0] == stride // WORD) and np.all(records[:, 1] == RTYPE_MBO):
+        # Length and type in one look: two take a tenth of the time that decompressing the records does.
+        beginnings = chunk[: records.size].view("<u2")[:: stride // 2]
+        if np.all(beginnings == stride // WORD + (RTYPE_MBO << 8)):
             # What is left is shorter than an order event, and may still be whole records of another type.
             _, used = self._walk(chunk[records.size :])
+            self.records_read += len(records)
             return self._rows(records[:, : ORDER_EVENT.itemsize]), records.size + used
         return self._walk(chunk)
 
@@ -138,6 +155,7 @@ class RecordReader:
             else:
                 self.other_rtypes.add(rtype)
             at += size
+            self.records_read += 1
         places = np.array(starts, np.int64)[:, None] + np.arange(ORDER_EVENT.itemsize)
         return self._rows(chunk[places]), at
 

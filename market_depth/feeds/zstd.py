@@ -1,52 +1,114 @@
-"""The content of a zstd file, frame after frame, with a word when it breaks off."""
+"""The content of a zstd file, block after block, with a word when it breaks off or is damaged.
 
+A file is a row of frames. A frame is a header, blocks of at most 128 kB of content each, and perhaps a checksum; the
+first bytes of each say how long it is. Skippable frames hold something else and are passed over.
+Source: RFC 8878, sections 3.1.1 and 3.1.2.
+"""
+
+from collections.abc import Iterator
 from io import BufferedReader
 
 import zstandard
 
-PIECE_BYTES = 1024
-"""Decompressed at a time. zstd can make 32 kB of one byte, so small pieces bound the memory that a hostile file
-takes, to 32 MB; larger ones were not faster (1 GB/s)."""
+MAGIC = b"\x28\xb5\x2f\xfd"
+SKIPPABLE_MAGIC = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5F
+
+HEADER_START_BYTES = 5
+"""The magic and the descriptor, from which the length of the header follows."""
+
+CHECKSUM_FLAG = 0x04
+CHECKSUM_BYTES = 4
+
+BLOCK_HEADER_BYTES = 3
+LAST_BLOCK_FLAG = 0x01
+REPEATED_BYTE = 1  # the type of a block that holds one byte, and the size says how often it stands there
+MAX_BLOCK_BYTES = 1 << 17
+
+SKIP_BYTES = 1 << 16
 
 
 class BadZstdError(OSError):
     """The compressed data breaks off or is not zstd from here on."""
 
 
+def is_skippable(head: bytes) -> bool:
+    """Whether a file or frame that begins with `head`, four bytes or more, begins with a skippable frame."""
+    return head[0] >> 4 == 5 and head[1:4] == SKIPPABLE_MAGIC
+
+
 class ZstdStream:
-    """Reads what a zstd file holds. zstandard's own reader takes a file that was cut short for a complete one."""
+    """Reads what a zstd file holds, and every block before damage.
+
+    zstandard's own reader takes a file that was cut short for a complete one, and loses what it decompressed in the
+    same call before damage. Handing it the file part by part tells the first and prevents the second.
+    """
 
     def __init__(self, file: BufferedReader) -> None:
         self._file = file
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._compressed = b""
-        self._content = memoryview(b"")
-        self._inside_frame = False
+        self._reader = zstandard.ZstdDecompressor().stream_reader(Parts(file), read_across_frames=True)
+        self._block = memoryview(bytearray(MAX_BLOCK_BYTES))
+        self._rest = self._block[:0]
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the front of `buffer` and tell how many bytes that were; 0 only at the end.
 
         Raises: BadZstdError where the data is damaged; OSError as the file's own.
         """
-        while not self._content and (self._compressed or self._read_piece()):
-            self._decompress()
-        count = min(len(buffer), len(self._content))
-        buffer[:count] = self._content[:count]
-        self._content = self._content[count:]
+        if not self._rest:
+            # A block goes straight to its place if there is room for it, whatever it holds: the decompressor would
+            # keep what has no room until it is given more of the file, which may be damaged.
+            if len(buffer) >= MAX_BLOCK_BYTES:
+                return self._read_block(buffer)
+            self._rest = self._block[: self._read_block(self._block)]
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         return count
 
-    def _read_piece(self) -> bool:
-        self._compressed = self._file.read(PIECE_BYTES)
-        if not self._compressed and self._inside_frame:
-            raise BadZstdError("its compressed data breaks off")
-        return bool(self._compressed)
-
-    def _decompress(self) -> None:
+    def _read_block(self, buffer: memoryview) -> int:
         try:
-            self._content = memoryview(self._frame.decompress(self._compressed))
+            return self._reader.readinto1(buffer)
         except zstandard.ZstdError as error:
-            raise BadZstdError("its compressed data is damaged") from error
-        self._inside_frame = not self._frame.eof
-        self._compressed = self._frame.unused_data
-        if self._frame.eof:
-            self._frame = zstandard.ZstdDecompressor().decompressobj()
+            raise BadZstdError(f"its compressed data is damaged before byte {self._file.tell():,}") from error
+
+
+class Parts:
+    """A zstd file, handed out in its parts: the frames' headers, blocks and checksums."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self._parts = self._walk()
+
+    def read(self, _size: int) -> bytes:
+        """The next part; nothing at the end. Raises: BadZstdError where the file breaks off."""
+        return next(self._parts, b"")
+
+    def _walk(self) -> Iterator[bytes]:
+        while head := self._file.read(HEADER_START_BYTES):
+            self._check_whole(head, HEADER_START_BYTES)
+            if is_skippable(head):
+                self._skip(int.from_bytes(head[-1:] + self._take(3), "little"))
+                continue
+            yield head + self._take(zstandard.frame_header_size(head) - HEADER_START_BYTES)
+            fields = 0
+            while not fields & LAST_BLOCK_FLAG:
+                block_header = self._take(BLOCK_HEADER_BYTES)
+                fields = int.from_bytes(block_header, "little")
+                block_type, size = fields >> 1 & 3, fields >> 3
+                yield block_header + self._take(1 if block_type == REPEATED_BYTE else size)
+            # By itself: should it be wrong, the last block has been read.
+            if head[-1] & CHECKSUM_FLAG:
+                yield self._take(CHECKSUM_BYTES)
+
+    def _skip(self, size: int) -> None:
+        while size:
+            size -= len(self._take(min(size, SKIP_BYTES)))
+
+    def _take(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._check_whole(data, size)
+        return data
+
+    def _check_whole(self, data: bytes, size: int) -> None:
+        if len(data) < size:
+            raise BadZstdError(f"its compressed data breaks off at byte {self._file.tell():,}")

@@ -117,6 +117,37 @@ def test_instruments_that_appear_late_and_without_a_name_are_left_out_counted_an
     ]
 
 
+def test_instruments_that_appear_late_can_be_read_too_and_are_named_from_what_came_with_them(
+    tmp_path: Path,
+) -> None:
+    early, late = adds(MAX_BATCH_RECORDS), adds(6, instrument_ids=(99, 98, 97))
+    late["price"] = np.array([10, 25, 30, 20, 75, 60]) * (SCALE // 100)
+    content = encoded(early) + mapping(99, "LATE", "LATE") + mapping(98, "ACME", "ACME") + late.tobytes()
+    with DbnFile(write(tmp_path, content), late_instruments=True) as file:
+        np.testing.assert_array_equal(file.read(), early)
+        assert file.name_late(early) == ()
+        read = file.read()
+        np.testing.assert_array_equal(read, late)
+        added = file.name_late(read)
+        assert [(i.instrument_id, i.symbol, decimal_text(i.tick_size)) for i in added] == [
+            (97, "97", "0.3"),
+            (98, "ACME#98", "0.25"),
+            (99, "LATE", "0.1"),
+        ]
+        assert file.instruments[1:] == added
+        assert file.name_late(read) == ()
+
+
+def test_a_file_tells_how_far_it_was_read(tmp_path: Path) -> None:
+    content = encoded(adds(2 * MAX_BATCH_RECORDS)) + STATUS
+    with DbnFile(write(tmp_path, content)) as file:
+        assert (file.size_bytes, file.records_read) == (len(content), MAX_BATCH_RECORDS)
+        assert 0 < file.bytes_read < len(content)
+        while len(file.read()):
+            pass
+        assert (file.bytes_read, file.records_read) == (len(content), 2 * MAX_BATCH_RECORDS + 1)
+
+
 def test_a_file_without_records_has_its_instruments_and_no_events(tmp_path: Path) -> None:
     with DbnFile(write(tmp_path, metadata(mappings={"A": [(DAY, NEXT_DAY, "1")]}).encode())) as file:
         assert [i.symbol for i in file.instruments] == ["A"]
@@ -137,7 +168,7 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
 @pytest.mark.parametrize(
     ("content", "error", "text"),
     [
-        (b"", NotDbnError, "test.dbn: is empty; fetch the file again"),
+        (b"", NotDbnError, "test.dbn: is empty (0 bytes); fetch the file again"),
         (b"D", NotDbnError, "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records"),
         (
             b"ts_recv,ts_event\n1,2\n",
@@ -154,20 +185,28 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
             NotDbnError,
             "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
         ),
-        (b"DBN", NotDbnError, "test.dbn: breaks off inside its metadata; fetch the file again"),
-        (HEADER[:-1], NotDbnError, "test.dbn: breaks off inside its metadata; fetch the file again"),
+        (
+            b"DBN",
+            NotDbnError,
+            "test.dbn: breaks off inside its metadata, at byte 3 and before record 1; fetch the file again",
+        ),
+        (
+            HEADER[:-1],
+            NotDbnError,
+            f"test.dbn: breaks off inside its metadata, at byte {len(HEADER) - 1} and before record 1; fetch the file again",
+        ),
         *(
             (
                 HEADER[:4] + size.to_bytes(4, "little") + HEADER[8:],
                 NotDbnError,
-                "test.dbn: breaks off inside its metadata; fetch the file again",
+                f"test.dbn: breaks off inside its metadata, at byte {8 + size} and before record 1; fetch the file again",
             )
             for size in (0, 99, 100, 103, 119)
         ),
         (
             b"DBN\x03\xff\xff\xff\xff" + bytes(100),
             NotDbnError,
-            "test.dbn: breaks off inside its metadata; fetch the file again",
+            "test.dbn: breaks off inside its metadata, at byte 8 and before record 1; fetch the file again",
         ),
         (b"DBN\x04" + HEADER[4:], NotDbnError, "test.dbn: is DBN version 4; versions 1 to 3 can be read"),
         (b"DBN\0" + HEADER[4:], NotDbnError, "test.dbn: is DBN version 0; versions 1 to 3 can be read"),
@@ -185,28 +224,32 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
         (
             compressed(HEADER)[:60],
             NotDbnError,
-            "test.dbn: cannot be read: its compressed data breaks off; fetch the file again",
+            "test.dbn: cannot be read: its compressed data breaks off at byte 60; fetch the file again",
         ),
         (
             metadata(schema=databento_dbn.Schema.from_str("mbp-1")).encode(),
             SchemaError,
-            "test.dbn: holds mbp-1 records; market-depth replays mbo",
+            f"test.dbn: holds mbp-1 records from byte {len(HEADER)} on (record 1); market-depth replays mbo",
         ),
         (
             metadata(schema=databento_dbn.Schema.from_str("definition")).encode() + b"torn",
             SchemaError,
-            "test.dbn: holds definition records; market-depth replays mbo",
+            f"test.dbn: holds definition records from byte {len(HEADER)} on (record 1); market-depth replays mbo",
         ),
         (
             metadata(schema=None).encode() + TRADE + STATUS + bytes([4, 0xEE]) + bytes(14),
             SchemaError,
-            "test.dbn: holds mbp-0, status, type 0xee records; market-depth replays mbo",
+            f"test.dbn: holds mbp-0, status, type 0xee records from byte {len(HEADER)} on (record 1); market-depth replays mbo",
         ),
-        (metadata(schema=None).encode(), SchemaError, "test.dbn: holds no records; market-depth replays mbo"),
+        (
+            metadata(schema=None).encode(),
+            SchemaError,
+            f"test.dbn: holds no records from byte {len(HEADER)} on (record 1); market-depth replays mbo",
+        ),
         (
             HEADER + adds(1).tobytes()[:-1],
             DamagedFileError,
-            "test.dbn: ends inside a record (55 bytes of it), after 0 order events; fetch the file again",
+            f"test.dbn: ends inside a record (55 bytes of it) at byte {len(HEADER)} (record 1), after 0 order events; fetch the file again",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS
-from market_depth.feeds.dbn_records import DamagedFileError, RecordReader
+from market_depth.feeds.dbn_records import CHUNK_BYTES, DamagedFileError, RecordReader
 from protocol.events import ORDER_EVENT, OrderEvents
 from tests.market_depth.feeds.dbn_files import START_NS, adds
 
@@ -60,6 +60,26 @@ def test_chunks_are_bounded_aligned_and_contiguous() -> None:
     assert [len(chunk) for chunk in chunks] == [MAX_BATCH_RECORDS, MAX_BATCH_RECORDS, 5, 0]
     assert all(chunk.ctypes.data % 8 == 0 and chunk.flags.c_contiguous for chunk in chunks)
     np.testing.assert_array_equal(np.concatenate(chunks), events)
+
+
+def test_memory_can_be_used_again_for_each_chunk() -> None:
+    events = adds(2 * MAX_BATCH_RECORDS + 5)
+    reader = RecordReader(Trickle(b"".join([events.tobytes(), STATUS])), "x")
+    buffer = np.empty(CHUNK_BYTES, np.uint8)
+    for start in (0, MAX_BATCH_RECORDS, 2 * MAX_BATCH_RECORDS):
+        chunk = reader.read(buffer)
+        np.testing.assert_array_equal(chunk, events[start : start + MAX_BATCH_RECORDS])
+        assert np.shares_memory(chunk, buffer) or start == 2 * MAX_BATCH_RECORDS
+    assert not len(reader.read(buffer))
+
+
+def test_the_reader_counts_records_of_all_types_and_the_bytes_of_the_content() -> None:
+    data = adds(2).tobytes() + STATUS + adds(1).tobytes() + TRADE
+    reader = RecordReader(Trickle(data + b"\x0e\xa0"), "x", offset=1000)
+    reader.read()
+    with pytest.raises(DamagedFileError, match=rf" at byte {1000 + len(data):,} \(record 6\), after 3 order"):
+        reader.read()
+    assert (reader.records_read, reader.offset) == (5, 1000 + len(data))
 
 
 @pytest.mark.parametrize("step", [1, 60, 1 << 30])
@@ -143,7 +163,8 @@ def test_everything_before_damage_is_read_and_then_the_damage_is_told_every_time
         np.testing.assert_array_equal(reader.read(), events)
     for _ in range(2):
         with pytest.raises(
-            DamagedFileError, match=rf"^x\.dbn: {problem}, after {count:,} order events; fetch"
+            DamagedFileError,
+            match=rf"^x\.dbn: {problem} at byte {56 * count:,} \(record {count + 1:,}\), after {count:,} order events; fetch",
         ):
             reader.read()
 
@@ -153,7 +174,8 @@ def test_a_stream_that_fails_is_damage_after_what_it_gave() -> None:
     reader = RecordReader(Trickle(events.tobytes() + b"\x0e", error=OSError(5, "Input/output error")), "x")
     np.testing.assert_array_equal(reader.read(), events)
     with pytest.raises(
-        DamagedFileError, match=r"cannot be read on: Input/output error, after 3 order events"
+        DamagedFileError,
+        match=r"cannot be read on: Input/output error at byte 168 \(record 4\), after 3 order events",
     ):
         reader.read()
 

@@ -352,7 +352,8 @@ async def test_a_damaged_file_is_played_up_to_the_damage(tmp_path: Path) -> None
     feed = await ReplayFeed.open(write(tmp_path, encoded(events) + b"\x0e\xa0"), choose_pacing("max"))
     np.testing.assert_array_equal(await anext(feed), events)
     with pytest.raises(
-        DamagedFileError, match=r"ends inside a record \(2 bytes of it\), after 100 order events"
+        DamagedFileError,
+        match=r"ends inside a record \(2 bytes of it\) at byte [0-9,]+ \(record 101\), after 100 order events",
     ):
         await anext(feed)
 
