@@ -18,6 +18,7 @@ import numpy.typing as npt
 from databento_dbn import DBNError, Metadata, RType, Schema
 
 from market_depth.feeds.base import FeedError
+from market_depth.feeds.dbn_definitions import definitions_path, read_definitions, with_steps
 from market_depth.feeds.dbn_instruments import instruments_in, mapped_symbols
 from market_depth.feeds.dbn_records import (
     CHUNK_BYTES,
@@ -52,6 +53,8 @@ RTYPE_NAMES = {int(rtype): str(rtype) for rtype in RType.variants()}
 
 NO_TIME = 2**64 - 1
 
+LOST = "what was recorded after them is lost, unless the recorder is still at work"
+
 __all__ = ["DamagedFileError", "DbnFile", "FileUnreadableError", "NotDbnError", "SchemaError"]
 
 
@@ -71,7 +74,10 @@ class DbnFile:
     """An open DBN file: its instruments, and its order events chunk by chunk.
 
     Instruments are those of the metadata, and of the symbol mappings and order events in the first chunk (16,384
-    records); their venue is the dataset. `instruments_in` tells how they get distinct symbols and their tick sizes.
+    records); their venue is the dataset. `instruments_in` tells how they get distinct symbols and their tick sizes;
+    a file of definitions beside this one knows better, and the lot sizes too.
+
+    A recording that was never closed, because its recorder died or is still at work, ends with a DamagedFileError.
     """
 
     blocks = True
@@ -83,7 +89,8 @@ class DbnFile:
         `late_instruments`: hand out the order events of instruments that nothing at the beginning names, too;
         `name_late` tells what they are. By default they are left out: a feed tells all its instruments at its start.
 
-        Raises: FileUnreadableError, NotDbnError, SchemaError; DamagedFileError where not one order event can be had.
+        Raises: FileUnreadableError, NotDbnError, SchemaError, DefinitionsError; DamagedFileError where not one order
+        event can be had.
         """
         self.name = path.name
         self.left_out = 0
@@ -94,8 +101,12 @@ class DbnFile:
             if metadata.schema not in (Schema.MBO, None):
                 raise self._wrong_schema(str(metadata.schema))
             self._ts_out = metadata.ts_out
+            definitions = read_definitions(definitions_path(path))
+            # Recordings of ours have definitions, and an end once they are closed.
+            self._is_unfinished = definitions is not None and metadata.end is None
+            self._definitions = definitions or {}
             self._reader = self._reader_at_body()
-            first = self._reader.read()
+            first = self._read_on()
             if metadata.schema is None and not len(first):  # a live capture: its records tell what it holds
                 raise self._wrong_schema(
                     ", ".join(map(_rtype_name, sorted(self._reader.other_rtypes))) or "no"
@@ -125,7 +136,7 @@ class DbnFile:
     @cached_property
     def instruments(self) -> tuple[Instrument, ...]:
         """What the beginning of the file names, and `name_late` found since."""
-        return instruments_in(self._symbols, self._dataset, self._first)
+        return with_steps(instruments_in(self._symbols, self._dataset, self._first), self._definitions)
 
     @property
     def size_bytes(self) -> int:
@@ -150,7 +161,8 @@ class DbnFile:
         symbols = {instrument.instrument_id: instrument.symbol for instrument in self.instruments}
         late = [i for i in np.unique(events["instrument_id"]).tolist() if i not in symbols]
         symbols |= {i: self._reader.symbols[i] for i in late if i in self._reader.symbols}
-        named = {i.instrument_id: i for i in instruments_in(symbols, self._dataset, events)}
+        inferred = instruments_in(symbols, self._dataset, events)
+        named = {i.instrument_id: i for i in with_steps(inferred, self._definitions)}
         added = tuple(named[instrument_id] for instrument_id in late)
         self.instruments += added
         return added
@@ -162,7 +174,7 @@ class DbnFile:
         Raises: DamagedFileError, after everything before the damage has been returned.
         """
         while True:
-            events = self._reader.read(buffer) if self._next is None else self._next
+            events = self._read_on(buffer) if self._next is None else self._next
             self._next = None
             if self._late_instruments:
                 return events
@@ -179,6 +191,20 @@ class DbnFile:
     @cached_property
     def _ids(self) -> npt.NDArray[np.uint32]:
         return np.array([instrument.instrument_id for instrument in self.instruments], np.uint32)
+
+    def _read_on(self, buffer: Bytes | None = None) -> OrderEvents:
+        """The reader's next order events; an unfinished recording does not end without a word."""
+        try:
+            events = self._reader.read(buffer)
+        except DamagedFileError as damage:
+            if not self._is_unfinished:
+                raise
+            raise DamagedFileError(self.name, damage.problem, LOST) from damage
+        if self._is_unfinished and not len(events) and self._reader.events_read:
+            raise DamagedFileError(
+                self.name, f"was not closed, after {self._reader.events_read:,} order events", LOST
+            )
+        return events
 
     def rewind(self) -> None:
         """Go back to the first order event."""
