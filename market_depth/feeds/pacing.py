@@ -62,9 +62,12 @@ class RecordedPace:
         if not 0 < self.speed <= MAX_SPEED:
             raise _speed_error(self.speed)
 
+    def reached(self, elapsed_ns: int) -> int:
+        """The recorded time that is played after so long."""
+        return min(elapsed_ns * self.speed.numerator // self.speed.denominator, LAST_NS)
+
     def due(self, elapsed_ns: int, delivered: int, times: Times) -> int:  # noqa: ARG002
-        reached = elapsed_ns * self.speed.numerator // self.speed.denominator
-        return int(np.searchsorted(times, min(reached, LAST_NS), side="right"))
+        return int(np.searchsorted(times, self.reached(elapsed_ns), side="right"))
 
     def due_at(self, number: int, time: int) -> int:  # noqa: ARG002
         return _divide_up(time * self.speed.denominator, self.speed.numerator)
@@ -80,9 +83,12 @@ class ConstantRate:
         if not 0 < self.rate <= MAX_RATE:
             raise _rate_error(self.rate)
 
+    def records(self, elapsed_ns: int) -> int:
+        """How many records are due after so long, in all."""
+        return elapsed_ns * self.rate.numerator // (self.rate.denominator * NS_PER_S)
+
     def due(self, elapsed_ns: int, delivered: int, times: Times) -> int:
-        in_all = elapsed_ns * self.rate.numerator // (self.rate.denominator * NS_PER_S)
-        return min(max(in_all - delivered, 0), len(times))
+        return min(max(self.records(elapsed_ns) - delivered, 0), len(times))
 
     def due_at(self, number: int, time: int) -> int:  # noqa: ARG002
         return _divide_up(number * NS_PER_S * self.rate.denominator, self.rate.numerator)
