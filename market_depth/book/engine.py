@@ -66,35 +66,52 @@ class BookState:
 class BookEngine:
     """The books of every (instrument, publisher) that events were applied for.
 
-    `arrays` is the engine's memory, for views to read.
+    `arrays` is the engine's memory, for views to read; `memory` is its address, for them to hand to kernels.
     """
 
     def __init__(self) -> None:
-        self.arrays = empty_arrays()
         self._books_of: dict[int, Int64s] = {}
         self._indexed = 0
+        self._row = memoryview(bytearray(ORDER_EVENT.itemsize))
+        self._row_address = kernels.address_of(np.frombuffer(self._row, np.int64))
+        self._use(empty_arrays())
+
+    def _use(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self._memory_words = kernels.memory_words(arrays)
+        self.memory = kernels.address_of(self._memory_words)
 
     def apply(self, events: OrderEvents) -> None:
         """Apply a batch of events in their order.
 
         Raises: TypeError for anything but an array of ORDER_EVENT rows, ValueError for one not one-dimensional.
         """
-        words = event_words(events)
-        applied = 0
-        while True:
-            applied += kernels.apply_events(self.arrays, words[applied * kernels.EVENT_WORDS :])
-            if applied == events.size:
-                break
+        if not isinstance(events, np.ndarray) or events.dtype != ORDER_EVENT:
+            raise TypeError(f"events must be an array of ORDER_EVENT rows, not {describe(events)}")
+        if events.ndim != 1:
+            raise ValueError(f"events must have one dimension, not {events.ndim}")
+        count = len(events)
+        if count == 1:
+            # A copy costs less than asking numpy for an address: an event alone takes half the time.
+            self._row[:] = events.tobytes()
+            address = self._row_address
+        else:
+            words = event_words(events)
+            address = kernels.address_of(words)
+        applied = kernels.apply_events(self.memory, address, count)
+        while applied < count:
             self._make_room()
-        self._index_new_books()
+            rest = address + applied * ORDER_EVENT.itemsize
+            applied += kernels.apply_events(self.memory, rest, count - applied)
 
     @property
     def book_count(self) -> int:
         """How many books there are; their indexes are those below it."""
-        return self._indexed
+        return int(self.arrays.state[kernels.BOOKS])
 
     def instruments(self) -> list[int]:
         """Ids of the instruments that have a book, in the order of their first event."""
+        self._index_new_books()
         return list(self._books_of)
 
     def books(self, instrument_id: int) -> list[int]:
@@ -103,12 +120,13 @@ class BookEngine:
 
     def book_indexes(self, instrument_id: int) -> Int64s:
         """The same as an array that views hand to kernels. Empty for an instrument without events."""
+        self._index_new_books()
         return self._books_of.get(instrument_id, NO_BOOKS)
 
     def book(self, index: int) -> BookState:
         """The state of one book."""
-        if not 0 <= index < self._indexed:
-            raise IndexError(f"no book {index}: there are {self._indexed}")
+        if not 0 <= index < self.book_count:
+            raise IndexError(f"no book {index}: there are {self.book_count}")
         row = self.arrays.books[index]
         bids, asks = self.arrays.sides[2 * index : 2 * index + 2]
         key = int(row[kernels.BOOK_KEY])
@@ -132,7 +150,7 @@ class BookEngine:
     def counters(self) -> BookCounters:
         """What was seen so far, over all books."""
         state = self.arrays.state
-        actions = self.arrays.books[: self._indexed].sum(axis=0)
+        actions = self.arrays.books[: self.book_count].sum(axis=0)
         unknown_actions = int(state[kernels.UNKNOWN_ACTIONS])
         return BookCounters(
             events=int(actions[kernels.ADDS : kernels.NONES + 1].sum()) + unknown_actions,
@@ -159,21 +177,22 @@ class BookEngine:
         return int(self.arrays.links[levels, kernels.ORDERS].sum())
 
     def _index_new_books(self) -> None:
-        for book in range(self._indexed, int(self.arrays.state[kernels.BOOKS])):
+        # When books are asked for, not when events are applied: that happens a million times as often.
+        for book in range(self._indexed, self.book_count):
             instrument_id = int(self.arrays.books[book, kernels.BOOK_KEY]) >> 16
-            self._books_of[instrument_id] = np.append(self.book_indexes(instrument_id), book)
+            self._books_of[instrument_id] = np.append(self._books_of.get(instrument_id, NO_BOOKS), book)
             self._indexed = book + 1
 
     def _make_room(self) -> None:
         """Double what `kernels.has_room` found too small."""
         state = self.arrays.state
         if state[kernels.USED] + 2 > len(self.arrays.nodes):
-            self.arrays = with_more_nodes(self.arrays)
+            self._use(with_more_nodes(self.arrays))
         if state[kernels.BOOKS] == len(self.arrays.books):
-            self.arrays = with_more_books(self.arrays)
+            self._use(with_more_books(self.arrays))
         arena_needed = state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE])
         while arena_needed > len(self.arrays.keys):
-            self.arrays = with_larger_arena(self.arrays)
+            self._use(with_larger_arena(self.arrays))
 
     @staticmethod
     def warm_up() -> None:
@@ -182,8 +201,8 @@ class BookEngine:
         event["action"] = Action.NONE
         engine.apply(event)
         sides = np.zeros(1, np.int64)
-        kernels.read_levels(engine.arrays, sides, np.zeros((1, 3), np.int64))
-        kernels.read_orders(engine.arrays, sides, np.zeros((1, 4), np.int64))
+        kernels.read_levels(engine.memory, sides, np.zeros((1, 3), np.int64))
+        kernels.read_orders(engine.memory, sides, np.zeros((1, 4), np.int64))
         with_more_books(with_more_nodes(engine.arrays))
 
     @staticmethod
@@ -207,16 +226,8 @@ NO_BOOKS: Int64s = np.empty(0, np.int64)
 
 def event_words(events: OrderEvents) -> Int64s:
     """The rows as one run of aligned 64-bit words, copied only if they are not that already."""
-    if not isinstance(events, np.ndarray) or events.dtype != ORDER_EVENT:
-        raise TypeError(f"events must be an array of ORDER_EVENT rows, not {describe(events)}")
-    if events.ndim != 1:
-        raise ValueError(f"events must have one dimension, not {events.ndim}")
     words = np.ascontiguousarray(events).view(np.int64)
-    if not words.flags.aligned:
-        words = words.copy()
-    # numba compiles a read-only array as another type: showing it only read-only ones keeps it at one compilation.
-    words.flags.writeable = False
-    return words
+    return words if words.flags.aligned else words.copy()
 
 
 def describe(value: object) -> str:

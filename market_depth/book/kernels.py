@@ -19,8 +19,8 @@ What the arrays hold (`Arrays`), and what is true of them between two events:
 No kernel allocates or checks bounds. Instead `apply_events` asks before each event whether the worst that one event
 can do still fits (`has_room`), and stops there if not: its caller grows the arrays and goes on with the rest.
 
-What makes it fast: `memory` takes each array's address once, because arrays handed from function to function count
-references, which makes an event ten times as slow; the level cache; and for large books, prefetching. `market-depth
+What makes it fast: kernels work on bare addresses (`Memory`), because arrays handed from function to function count
+references, which makes an event ten times as slow, and because a call from Python unpacks no arrays; the level cache; and for large books, prefetching. `market-depth
 bench book` measures it: 31.8 ns an event with 206,000 resting orders, 35 times as fast as dicts and SortedDicts.
 
 All kernels stand in this one module: numba's cache on disk notices an edit here, but not one in a module it imports.
@@ -165,7 +165,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 # By default every function also gets a door for Python and one for C. Only kernels need the first: without the others
-# a first start compiles for 5.2 s instead of 8.6. A numba that does not know these options makes all doors.
+# a first start compiles for 5.4 s instead of 8.6. A numba that does not know these options makes all doors.
 NO_DOOR_FOR_C: Any = {"no_cfunc_wrapper": True} if hasattr(DefaultOptions, "no_cfunc_wrapper") else {}
 NO_DOORS: Any = (
     {"no_cpython_wrapper": True, **NO_DOOR_FOR_C} if hasattr(DefaultOptions, "no_cpython_wrapper") else {}
@@ -187,16 +187,19 @@ def outlined(function: F) -> F:
     return cast("F", numba.njit(**NO_DOORS)(function))
 
 
-def _pointer(_typing_context: Any, array: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+def _pointer_to(element: Any) -> Callable[[int], Pointer]:
+    def _pointer(_typing_context: Any, _address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    pointer_type: Any = types.CPointer  # its constructor is untyped
-    return pointer_type(array.dtype)(array), generate
+        pointer_type: Any = types.CPointer  # its constructor is untyped
+        return pointer_type(element)(types.int64), generate
+
+    return cast("Callable[[int], Pointer]", intrinsic(_pointer))
 
 
-pointer: Callable[[npt.NDArray[Any]], Pointer] = cast("Any", intrinsic(_pointer))
-"""The address of an array's first element."""
+int64s, int32s = _pointer_to(types.int64), _pointer_to(types.int32)
+"""An address as one of elements."""
 
 
 def _prefetch(_typing_context: Any, address: Any, _index: Any) -> Any:
@@ -221,29 +224,50 @@ widen: Callable[[int], int] = cast("Any", np.int64)
 
 
 @inlined
-def memory(arrays: Arrays) -> Memory:
-    # A home is a hash's uppermost bits, as many as number the places of the id table.
-    id_shift = 64
-    while 1 << (64 - id_shift) < arrays.ids.size:
-        id_shift -= 1
+def memory(address: int) -> Memory:
+    """What the words at an address tell, as `memory_words` wrote them."""
+    words = int64s(address)
     return Memory(
-        pointer(arrays.state),
-        pointer(arrays.books),
-        pointer(arrays.sides),
-        pointer(arrays.book_table),
-        pointer(arrays.nodes),
-        pointer(arrays.links),
-        pointer(arrays.ids),
-        pointer(arrays.keys),
-        pointer(arrays.levels),
-        pointer(arrays.level_cache),
-        arrays.nodes.shape[0],
-        arrays.books.shape[0],
-        arrays.keys.size,
-        id_shift,
-        arrays.ids.size - 1,
-        arrays.book_table.size - 1,
+        int64s(words[0]),
+        int64s(words[1]),
+        int64s(words[2]),
+        int32s(words[3]),
+        int64s(words[4]),
+        int32s(words[5]),
+        int64s(words[6]),
+        int64s(words[7]),
+        int32s(words[8]),
+        int32s(words[9]),
+        words[10],
+        words[11],
+        words[12],
+        words[13],
+        words[14],
+        words[15],
     )
+
+
+def memory_words(arrays: Arrays) -> Int64s:
+    """The fields of `Memory` as numbers: what kernels are given the address of. Valid while the arrays live."""
+    # A home is a hash's uppermost bits, as many as number the places of the id table.
+    id_shift = 65 - len(arrays.ids).bit_length()
+    return np.array(
+        [
+            *(address_of(array) for array in arrays),
+            len(arrays.nodes),
+            len(arrays.books),
+            len(arrays.keys),
+            id_shift,
+            len(arrays.ids) - 1,
+            len(arrays.book_table) - 1,
+        ],
+        np.int64,
+    )
+
+
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where an array's first element is."""
+    return array.ctypes.data
 
 
 # --- Nodes: the pool that orders and levels come from ---
@@ -803,21 +827,22 @@ def prefetch_ahead(m: Memory, events: Pointer, at: int, end: int) -> None:
 
 
 @kernel
-def apply_events(arrays: Arrays, events: Int64s) -> int:
-    """Apply events in order until the arrays have no room for another. Returns how many were applied.
+def apply_events(address: int, events: int, count: int) -> int:
+    """Apply `count` events in order until the arrays have no room for another. Returns how many were applied.
 
-    `events`: the 64-bit words of ORDER_EVENT rows, contiguous and aligned.
+    Takes: addresses, of `memory_words` and of aligned ORDER_EVENT rows. They cost a call a tenth of what arrays do.
     """
-    m = memory(arrays)
-    words = pointer(events)
+    m = memory(address)
+    words = int64s(events)
+    end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
-    for at in range(0, events.size, EVENT_WORDS):
+    for at in range(0, end, EVENT_WORDS):
         if not has_room(m):
             return at // EVENT_WORDS
         if large:
-            prefetch_ahead(m, words, at, events.size)
+            prefetch_ahead(m, words, at, end)
         apply_event(m, words, at)
-    return events.size // EVENT_WORDS
+    return count
 
 
 # --- Reading: the sides of several books as one ---
@@ -844,9 +869,9 @@ def best_key(m: Memory, sides: Int64s, taken: Int64s) -> int:
 
 
 @kernel
-def read_levels(arrays: Arrays, sides: Int64s, levels: Int64s) -> int:
+def read_levels(address: int, sides: Int64s, levels: Int64s) -> int:
     """Fill rows of (price, size, count) with the best levels of `sides` merged, best first. Returns how many."""
-    m = memory(arrays)
+    m = memory(address)
     taken = np.zeros_like(sides)
     for row in range(len(levels)):
         key = best_key(m, sides, taken)
@@ -865,12 +890,12 @@ def read_levels(arrays: Arrays, sides: Int64s, levels: Int64s) -> int:
 
 
 @kernel
-def read_orders(arrays: Arrays, sides: Int64s, orders: Int64s) -> int:
+def read_orders(address: int, sides: Int64s, orders: Int64s) -> int:
     """Fill rows of (order id, price, size, ts_event) with the best orders of `sides` merged. Returns how many.
 
     Best price first; at one price side by side in the order given, and of each side in queue order.
     """
-    m = memory(arrays)
+    m = memory(address)
     taken = np.zeros_like(sides)
     row = 0
     while row < len(orders):

@@ -83,7 +83,7 @@ class SnapshotRecords:
 
     def _best(self, side: int) -> Levels:
         levels = np.empty((self._levels, 3), np.int64)
-        found = kernels.read_levels(self._engine.arrays, np.array([side]), levels)
+        found = kernels.read_levels(self._engine.memory, np.array([side]), levels)
         best: Levels = levels[:found].tolist()
         return best
 

@@ -56,7 +56,7 @@ def _adds(engine: BookEngine, book: int, side: Side, listed: npt.NDArray[np.bool
     levels = arrays.levels[base : base + count][::-1]  # best first, as the orders are read
     counts = arrays.links[levels, kernels.ORDERS].astype(np.int64)
     orders = np.empty((counts.sum(), 4), np.int64)
-    kernels.read_orders(arrays, np.array([index]), orders)
+    kernels.read_orders(engine.memory, np.array([index]), orders)
     key = arrays.books[book, kernels.BOOK_KEY]
     events = order_events(len(orders))
     events["instrument_id"] = key >> 16

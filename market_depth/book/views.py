@@ -42,7 +42,7 @@ def price_levels(engine: BookEngine, instrument_id: int, side: Side, depth: int)
     sides = side_indexes(engine, instrument_id, side)
     available = int(engine.arrays.sides[sides, kernels.COUNT].sum())
     levels = np.empty((min(depth, available), 3), np.int64)
-    found = kernels.read_levels(engine.arrays, sides, levels)
+    found = kernels.read_levels(engine.memory, sides, levels)
     return levels[:found]
 
 
@@ -50,7 +50,7 @@ def resting_orders(engine: BookEngine, instrument_id: int, side: Side, depth: in
     """All orders of the best `depth` price levels of one side: best price first, inside a level in queue order."""
     count = int(price_levels(engine, instrument_id, side, depth)[:, 2].sum())
     orders = np.empty((count, 4), np.int64)
-    found = kernels.read_orders(engine.arrays, side_indexes(engine, instrument_id, side), orders)
+    found = kernels.read_orders(engine.memory, side_indexes(engine, instrument_id, side), orders)
     return orders[:found].view(RESTING_ORDER)[:, 0]
 
 

@@ -28,7 +28,7 @@ from market_depth.book.kernels import (
     USED,
     Arrays,
 )
-from protocol.events import Flag, OrderEvents, Side, order_events
+from protocol.events import Flag, Side, order_events
 from tests.market_depth.book.random_events import many_events, narrow_events
 from tests.market_depth.book.written_events import INSTRUMENT, PUBLISHER, side_text, written
 
@@ -143,7 +143,7 @@ def test_a_full_engine_stops_before_the_event_that_may_not_fit() -> None:
     events["action"], events["side"], events["size"] = ord("A"), ord("B"), 1
     events["order_id"] = np.arange(len(events))
 
-    applied = kernels.apply_events(arrays, _read_only(events))
+    applied = kernels.apply_events(engine.memory, kernels.address_of(events), len(events))
 
     # One node is nobody, one is the level, and the last event might have needed another level.
     assert applied == len(arrays.nodes) - 3
@@ -210,9 +210,3 @@ def test_one_id_with_one_fingerprint_in_two_books_is_two_orders() -> None:
     assert side_text(engine, Side.BID, one) == "100: 7x5"
     assert side_text(engine, Side.BID, other) == "100: 7x3"
     assert_sound(engine.arrays)
-
-
-def _read_only(events: OrderEvents) -> kernels.Int64s:
-    words = events.view(np.int64)
-    words.flags.writeable = False
-    return words
