@@ -7,6 +7,7 @@ Source: RFC 8878, sections 3.1.1 and 3.1.2.
 
 from collections.abc import Iterator
 from io import BufferedReader
+from typing import IO, NamedTuple, cast
 
 import zstandard
 
@@ -27,6 +28,16 @@ MAX_BLOCK_BYTES = 1 << 17
 SKIP_BYTES = 1 << 16
 
 
+class Frame(NamedTuple):
+    """Where a frame starts: in the file, and what it holds in the content."""
+
+    offset: int = 0
+    content_offset: int = 0
+
+
+FIRST_FRAME = Frame()
+
+
 class BadZstdError(OSError):
     """The compressed data breaks off or is not zstd from here on."""
 
@@ -43,9 +54,17 @@ class ZstdStream:
     same call before damage. Handing it the file part by part tells the first and prevents the second.
     """
 
-    def __init__(self, file: BufferedReader) -> None:
+    def __init__(self, file: BufferedReader, frame: Frame = FIRST_FRAME) -> None:
+        """Read on from the beginning of a frame."""
+        file.seek(frame.offset)
         self._file = file
-        self._reader = zstandard.ZstdDecompressor().stream_reader(Parts(file), read_across_frames=True)
+        self.frame = frame
+        """The frame that is being read."""
+        self.offset = frame.content_offset
+        """Where in the content the next `readinto` begins."""
+        self._parts = Parts(file)
+        parts = cast("IO[bytes]", self._parts)  # zstandard calls `read` alone
+        self._reader = zstandard.ZstdDecompressor().stream_reader(parts, read_across_frames=True)
         self._block = memoryview(bytearray(MAX_BLOCK_BYTES))
         self._rest = self._block[:0]
 
@@ -58,18 +77,25 @@ class ZstdStream:
             # A block goes straight to its place if there is room for it, whatever it holds: the decompressor would
             # keep what has no room until it is given more of the file, which may be damaged.
             if len(buffer) >= MAX_BLOCK_BYTES:
-                return self._read_block(buffer)
+                count = self._read_block(buffer)
+                self.offset += count
+                return count
             self._rest = self._block[: self._read_block(self._block)]
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
+        self.offset += count
         return count
 
     def _read_block(self, buffer: memoryview) -> int:
         try:
-            return self._reader.readinto1(buffer)
+            count = self._reader.readinto1(buffer)
         except zstandard.ZstdError as error:
             raise BadZstdError(f"its compressed data is damaged before byte {self._file.tell():,}") from error
+        # A frame is begun only when all content of the one before has been read.
+        if self._parts.frame_offset != self.frame.offset:
+            self.frame = Frame(self._parts.frame_offset, self.offset)
+        return count
 
 
 class Parts:
@@ -77,6 +103,8 @@ class Parts:
 
     def __init__(self, file: BufferedReader) -> None:
         self._file = file
+        self.frame_offset = file.tell()
+        """Where the frame starts of which the last part was."""
         self._parts = self._walk()
 
     def read(self, _size: int) -> bytes:
@@ -89,6 +117,7 @@ class Parts:
             if is_skippable(head):
                 self._skip(int.from_bytes(head[-1:] + self._take(3), "little"))
                 continue
+            self.frame_offset = self._file.tell() - HEADER_START_BYTES
             yield head + self._take(zstandard.frame_header_size(head) - HEADER_START_BYTES)
             fields = 0
             while not fields & LAST_BLOCK_FLAG:

@@ -77,6 +77,67 @@ def test_rewinding_half_way_starts_again_at_the_first_event(tmp_path: Path) -> N
     np.testing.assert_array_equal(read_all(file), events)
 
 
+@pytest.mark.parametrize(
+    ("version", "pack"),
+    [
+        (3, bytes),
+        (1, bytes),
+        (3, compressed),
+        (3, lambda content: compressed(content, frames=40)),
+        (1, lambda content: compressed(content, frames=3)),
+    ],
+    ids=["plain", "unaligned", "one frame", "many frames", "frames that end inside records"],
+)
+def test_a_file_is_read_on_from_any_place_where_a_read_began(
+    version: int, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    events = adds(5 * MAX_BATCH_RECORDS + 9)
+    file = DbnFile(write(tmp_path, pack(encoded(events, metadata(version)))))
+    chunks, places = [], []
+    while True:
+        places.append(file.place())
+        chunks.append(file.read())
+        if not len(chunks[-1]):
+            break
+    for index in (3, 0, 6, 5, 1, 1, 2, 6, 4, 0):
+        for _ in file.go_to(places[index]):
+            pass
+        assert file.place()[:3] == places[index][:3]
+        for expected in chunks[index:][:2]:
+            np.testing.assert_array_equal(file.read(), expected)
+    file.close()
+
+
+def test_a_way_left_half_way_does_not_matter_to_the_next(tmp_path: Path) -> None:
+    events = adds(20 * MAX_BATCH_RECORDS)
+    file = DbnFile(write(tmp_path, compressed(encoded(events))))
+    beginning = file.place()
+    while len(file.read()):
+        end = file.place()
+    for _ in file.go_to(beginning):
+        pass
+    next(file.go_to(end))
+    for _ in file.go_to(end):
+        pass
+    assert (len(file.read()), file.records_read) == (0, len(events))
+    file.close()
+
+
+def test_a_file_that_has_become_shorter_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path, compressed(encoded(adds(MAX_BATCH_RECORDS + 9))))
+    file = DbnFile(path)
+    while len(file.read()):
+        end = file.place()
+    file.rewind()
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(
+        DamagedFileError, match=r"cannot be read again: its compressed data breaks off .*; fetch"
+    ):
+        for _ in file.go_to(end):
+            pass
+    file.close()
+
+
 def test_a_live_capture_gets_its_symbols_from_the_mappings_among_its_records(tmp_path: Path) -> None:
     events = adds(4, instrument_ids=(5, 6))
     rows = [row.tobytes() for row in events]

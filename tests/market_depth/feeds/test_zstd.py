@@ -107,3 +107,16 @@ def test_every_block_before_damage_comes_out(data: bytes, intact: int, problem: 
     content, told = read_until_damage(data)
     assert content == NOISE[:intact]
     assert told.startswith(f"its compressed data {problem}")
+
+
+def test_reading_goes_on_from_the_frame_that_was_reached() -> None:
+    data = SKIPPABLE + FRAME + SKIPPABLE + FRAME + FRAME
+    source = stream(data)
+    frames = set()
+    while source.readinto(memoryview(bytearray(1000))):
+        frames.add(source.frame)
+        assert source.frame.content_offset < source.offset
+        rest = ZstdStream(BufferedReader(cast("RawIOBase", BytesIO(data))), source.frame)
+        assert len(read_all(rest)) == 3 * len(CONTENT) - source.frame.content_offset
+        assert rest.offset == 3 * len(CONTENT)
+    assert sorted(frame.content_offset for frame in frames) == [0, len(CONTENT), 2 * len(CONTENT)]
