@@ -1,0 +1,163 @@
+"""A recorded file's books, rebuilt as fast as the file can be read.
+
+    file ──► read ahead (a thread) ──► engine ──► statistics
+                                         └──────► output, a record of each change of a book's best levels
+
+Plain synchronous code for commands and worker threads. Memory does not grow with the file: a few chunks, the books.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from market_depth.book.engine import BookEngine
+from market_depth.book.records import SnapshotRecords
+from market_depth.feeds.base import FeedError
+from market_depth.feeds.dbn import DbnFile
+from market_depth.rebuild.errors import CancelledError, IncompleteError
+from market_depth.rebuild.output import OutputFile
+from market_depth.rebuild.reading import read_ahead
+from market_depth.rebuild.statistics import ApplyTimes, Statistics, final_books
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from protocol.events import OrderEvents
+    from protocol.instrument import Instrument
+
+MAX_LEVELS = 1000
+"""As many as a subscriber can have."""
+
+TEXT_BYTES = 4_000_000
+"""About how much of the output is made before it is written."""
+RECORD_BYTES = 300
+LEVEL_BYTES = 120
+"""Upper bounds of what a record takes, and each level of both sides in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a file was rebuilt."""
+
+    bytes_read: int
+    bytes: int
+    records: int
+
+
+def rebuild(
+    path: Path,
+    *,
+    levels: int = 10,
+    output: Path | None = None,
+    limit: int | None = None,
+    progress: Callable[[Progress], None] = lambda _progress: None,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Statistics:
+    """The statistics of a DBN file, `.dbn` or `.dbn.zst`, after all its order events.
+
+    `output`: where to write a snapshot record (`market_depth.book.records`) for each change of the best `levels` levels
+    of a book, as NDJSON, compressed if the name ends in `.zst`; a file of that name is replaced when all is written.
+    `limit`: the first so many order events only. `progress` is told after each of the file's chunks (16,384 records),
+    and `is_cancelled` asked.
+
+    Raises: FeedError when nothing could be read, IncompleteError where the file is damaged, OutputError,
+    CancelledError; ValueError for levels or a limit out of bounds.
+    """
+    if not 1 <= levels <= MAX_LEVELS:
+        raise ValueError(f"levels must be 1 to {MAX_LEVELS}, not {levels}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"a limit must be 1 or more, not {limit}")
+    BookEngine.warm_up()
+    started = time.perf_counter()
+    with DbnFile(path, late_instruments=True) as file:
+        books = Books(file, levels)
+        damage = None
+        records_read = 0
+        with ExitStack() as stack:
+            written = output and stack.enter_context(OutputFile(output, source=path))
+            chunks = stack.enter_context(closing(read_ahead(file)))
+            try:
+                for chunk in chunks:
+                    events = chunk.events[: None if limit is None else limit - books.events]
+                    records_read = chunk.records_read - len(chunk.events) + len(events)
+                    if written:
+                        for text in books.apply_and_tell(events):
+                            written.write(text)
+                    else:
+                        books.apply(events)
+                    progress(Progress(chunk.bytes_read, file.size_bytes, records_read))
+                    if is_cancelled():
+                        raise CancelledError
+                    if books.events == limit:
+                        break
+            except FeedError as error:
+                damage = error
+        wall_s = time.perf_counter() - started
+        statistics = books.statistics(records_read, wall_s)
+    if damage:
+        raise IncompleteError(damage, statistics) from damage
+    return statistics
+
+
+class Books:
+    """The books of a file's instruments."""
+
+    def __init__(self, file: DbnFile, levels: int) -> None:
+        self._file = file
+        self._engine = BookEngine()
+        self._times = ApplyTimes()
+        self._symbols: dict[int, str] = {}
+        self._records = SnapshotRecords(self._engine, self._symbols, levels)
+        self._step = max(TEXT_BYTES // (RECORD_BYTES + levels * LEVEL_BYTES), 1)
+        self._named = 0  # how many books there were when their instruments were last looked at
+        self.events = 0
+        """How many were applied."""
+
+    def apply(self, events: OrderEvents) -> None:
+        """Apply a batch of events."""
+        started = time.perf_counter_ns()
+        self._engine.apply(events)
+        self._count(events, time.perf_counter_ns() - started)
+        if self._engine.book_count > self._named:
+            self._file.name_late(events)
+            self._named = self._engine.book_count
+
+    def apply_and_tell(self, events: OrderEvents) -> Iterator[bytes]:
+        """Apply a batch of events, step by step as the records are asked for that they lead to."""
+        if not self._symbols:
+            self._symbols |= symbols_of(self._file.instruments)
+        self._symbols |= symbols_of(self._file.name_late(events))
+        for start in range(0, len(events), self._step):
+            step = events[start : start + self._step]
+            started = time.perf_counter_ns()
+            text = self._records.apply(step)
+            self._count(step, time.perf_counter_ns() - started)
+            yield text
+
+    def _count(self, events: OrderEvents, ns: int) -> None:
+        self._times.add(len(events), ns)
+        self.events += len(events)
+
+    def statistics(self, records: int, wall_s: float) -> Statistics:
+        """What is told of the file now that `records` were read in `wall_s` seconds."""
+        return Statistics(
+            file=self._file.name,
+            bytes=self._file.size_bytes,
+            records=records,
+            orders_processed=self.events,
+            unknown_orders=self._engine.counters.unknown_orders,
+            wall_s=wall_s,
+            throughput_per_s=records / wall_s,
+            apply_mean_ns=self._times.mean_ns,
+            apply_p99_ns=self._times.percentile_ns(99),
+            books=final_books(self._engine, self._file.instruments),
+        )
+
+
+def symbols_of(instruments: Iterable[Instrument]) -> dict[int, str]:
+    """Symbols by instrument id."""
+    return {instrument.instrument_id: instrument.symbol for instrument in instruments}
