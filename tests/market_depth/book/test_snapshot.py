@@ -21,7 +21,7 @@ def engine_of(*batches: OrderEvents) -> BookEngine:
     return engine
 
 
-def contents(engine: BookEngine) -> object:
+def contents(engine: BookEngine) -> list[tuple[int, list[int], list[tuple[list[object], list[object]]]]]:
     """All orders of all instruments, each publisher's in its place."""
     return [
         (
