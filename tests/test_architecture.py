@@ -13,7 +13,7 @@ PACKAGES = ["protocol", "simulator", "market_depth"]
 ROOMS = [
     {"book", "clock", "config", "metrics", "logging"},
     {"feeds", "stream", "store", "client"},
-    {"server", "rebuild"},
+    {"server", "publish", "rebuild"},
     {"app", "bench"},
     {"cli"},
     {"__main__"},
