@@ -86,23 +86,29 @@ class BookEngine:
 
         Raises: TypeError for anything but an array of ORDER_EVENT rows, ValueError for one not one-dimensional.
         """
-        if not isinstance(events, np.ndarray) or events.dtype != ORDER_EVENT:
-            raise TypeError(f"events must be an array of ORDER_EVENT rows, not {describe(events)}")
-        if events.ndim != 1:
-            raise ValueError(f"events must have one dimension, not {events.ndim}")
-        count = len(events)
-        if count == 1:
+        if isinstance(events, np.ndarray) and events.dtype == ORDER_EVENT and events.shape == (1,):
             # A copy costs less than asking numpy for an address: an event alone takes half the time.
             self._row[:] = events.tobytes()
-            address = self._row_address
+            address, count = self._row_address, 1
         else:
             words = event_words(events)
-            address = kernels.address_of(words)
+            address, count = kernels.address_of(words), len(events)
         applied = kernels.apply_events(self.memory, address, count)
         while applied < count:
-            self._make_room()
+            self.make_room()
             rest = address + applied * ORDER_EVENT.itemsize
             applied += kernels.apply_events(self.memory, rest, count - applied)
+
+    def make_room(self) -> None:
+        """Double what a kernel that stopped early found too small."""
+        state = self.arrays.state
+        if state[kernels.USED] + 2 > len(self.arrays.nodes):
+            self._use(with_more_nodes(self.arrays))
+        if state[kernels.BOOKS] == len(self.arrays.books):
+            self._use(with_more_books(self.arrays))
+        arena_needed = state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE])
+        while arena_needed > len(self.arrays.keys):
+            self._use(with_larger_arena(self.arrays))
 
     @property
     def book_count(self) -> int:
@@ -137,7 +143,7 @@ class BookEngine:
             ts_event=int(row[kernels.TS_EVENT].view(np.uint64)),
             ts_recv=int(row[kernels.TS_RECV].view(np.uint64)),
             flags=int(row[kernels.FLAGS]),
-            orders=self._orders_on(bids) + self._orders_on(asks),
+            orders=int(bids[kernels.RESTING] + asks[kernels.RESTING]),
             bid_levels=int(bids[kernels.COUNT]),
             ask_levels=int(asks[kernels.COUNT]),
         )
@@ -171,28 +177,12 @@ class BookEngine:
         """The size of the engine's arrays. Pages never touched are not resident."""
         return sum(array.nbytes for array in self.arrays) - self.arrays.links.nbytes
 
-    def _orders_on(self, side: Int64s) -> int:
-        base, count = side[kernels.BASE], side[kernels.COUNT]
-        levels = self.arrays.levels[base : base + count]
-        return int(self.arrays.links[levels, kernels.ORDERS].sum())
-
     def _index_new_books(self) -> None:
         # When books are asked for, not when events are applied: that happens a million times as often.
         for book in range(self._indexed, self.book_count):
             instrument_id = int(self.arrays.books[book, kernels.BOOK_KEY]) >> 16
             self._books_of[instrument_id] = np.append(self._books_of.get(instrument_id, NO_BOOKS), book)
             self._indexed = book + 1
-
-    def _make_room(self) -> None:
-        """Double what `kernels.has_room` found too small."""
-        state = self.arrays.state
-        if state[kernels.USED] + 2 > len(self.arrays.nodes):
-            self._use(with_more_nodes(self.arrays))
-        if state[kernels.BOOKS] == len(self.arrays.books):
-            self._use(with_more_books(self.arrays))
-        arena_needed = state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE])
-        while arena_needed > len(self.arrays.keys):
-            self._use(with_larger_arena(self.arrays))
 
     @staticmethod
     def warm_up() -> None:
@@ -225,7 +215,14 @@ NO_BOOKS: Int64s = np.empty(0, np.int64)
 
 
 def event_words(events: OrderEvents) -> Int64s:
-    """The rows as one run of aligned 64-bit words, copied only if they are not that already."""
+    """The rows as one run of aligned 64-bit words, copied only if they are not that already.
+
+    Raises: as `BookEngine.apply`.
+    """
+    if not isinstance(events, np.ndarray) or events.dtype != ORDER_EVENT:
+        raise TypeError(f"events must be an array of ORDER_EVENT rows, not {describe(events)}")
+    if events.ndim != 1:
+        raise ValueError(f"events must have one dimension, not {events.ndim}")
     words = np.ascontiguousarray(events).view(np.int64)
     return words if words.flags.aligned else words.copy()
 

@@ -65,7 +65,12 @@ BOOK_KEY_MASK = (1 << 48) - 1
 
 # A side of a book, as 64-bit words: a row of Arrays.sides.
 BASE, COUNT, CAPACITY = 0, 1, 2  # in the arena: where the run starts, how long it is, how long it may become
-SIDE_WORDS = 4
+RESTING = 3  # its orders
+BEST_TOUCHED, WORST_TOUCHED = (
+    4,
+    5,
+)  # the range of keys whose levels changed since a top was last brought up to date
+SIDE_WORDS = 6
 
 # A node, as 64-bit words of Arrays.nodes …
 ORDER_ID, PLACED = 0, 1  # an order: its id; ts_event of the event that gave it its place
@@ -92,6 +97,7 @@ PAD = 16
 """Keys of NO_KEY below each run: as many as `position_of` looks at before it halves."""
 
 NO_KEY = -(2**63)
+ABOVE_KEYS = 2**63 - 1
 FIRST_CAPACITY = 48
 """Levels a new side has room for: with its pads, 512 bytes of keys."""
 
@@ -116,6 +122,7 @@ HIGH = ~LOW
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
 
 
 class Pointer(Protocol):
@@ -187,18 +194,21 @@ def outlined(function: F) -> F:
     return cast("F", numba.njit(**NO_DOORS)(function))
 
 
+pointer_type: Any = types.CPointer  # its constructor is untyped
+CHARS = pointer_type(types.uint8)
+
+
 def _pointer_to(element: Any) -> Callable[[int], Pointer]:
     def _pointer(_typing_context: Any, _address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-        pointer_type: Any = types.CPointer  # its constructor is untyped
         return pointer_type(element)(types.int64), generate
 
     return cast("Callable[[int], Pointer]", intrinsic(_pointer))
 
 
-int64s, int32s = _pointer_to(types.int64), _pointer_to(types.int32)
+int64s, int32s, chars = _pointer_to(types.int64), _pointer_to(types.int32), _pointer_to(types.uint8)
 """An address as one of elements."""
 
 
@@ -219,8 +229,69 @@ prefetch: Callable[[Pointer, int], None] = cast("Any", intrinsic(_prefetch))
 """Ask for the cache line of an address's element without waiting for it."""
 
 
+def _constant_text(text: str) -> Callable[[Pointer, int], int]:
+    """A function (to, at) that writes a text and returns where it ends."""
+
+    def _write(_typing_context: Any, _chars: Any, _at: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            encoded = text.encode()
+            vector = ir.VectorType(ir.IntType(8), len(encoded))
+            target = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), vector.as_pointer())
+            builder.store(ir.Constant(vector, list(encoded)), target).align = 1
+            return builder.add(arguments[1], arguments[1].type(len(encoded)))
+
+        return types.int64(CHARS, types.int64), generate
+
+    return cast("Callable[[Pointer, int], int]", intrinsic(_write))
+
+
+def _copy_of(size: int) -> Callable[[Pointer, int, Pointer, int], None]:
+    def _copy(_typing_context: Any, _to: Any, _to_at: Any, _source: Any, _source_at: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            vector = ir.VectorType(ir.IntType(8), size).as_pointer()
+            to, to_at, source, source_at = arguments
+            content = builder.load(builder.bitcast(builder.gep(source, [source_at]), vector), align=1)
+            builder.store(content, builder.bitcast(builder.gep(to, [to_at]), vector), align=1)
+            return context.get_dummy_value()
+
+        return types.void(CHARS, types.int64, CHARS, types.int64), generate
+
+    return cast("Callable[[Pointer, int, Pointer, int], None]", intrinsic(_copy))
+
+
+copy_32, copy_64, copy_128 = _copy_of(32), _copy_of(64), _copy_of(128)
+"""Copy so many bytes: (to, at, from, at). Of a shorter text that is more than it has, in one step."""
+
+
+def _store_eight(_typing_context: Any, _chars: Any, _at: Any, _value: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        to, at, value = arguments
+        target = builder.bitcast(builder.gep(to, [at]), value.type.as_pointer())
+        builder.store(value, target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(CHARS, types.int64, types.int64), generate
+
+
+store_eight: Callable[[Pointer, int, int], None] = cast("Any", intrinsic(_store_eight))
+"""Write a number's eight bytes, lowest first, wherever."""
+
+
+def _trailing_zeros(_typing_context: Any, _value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.IntType(1)(0))
+
+    return types.int64(types.int64), generate
+
+
+trailing_zeros: Callable[[int], int] = cast("Any", intrinsic(_trailing_zeros))
+"""How many of a number's lowest bits are zero."""
+
+
 widen: Callable[[int], int] = cast("Any", np.int64)
 """A 32-bit load as a 64-bit number: all arithmetic of the kernels is in one type."""
+
+unsigned: Callable[[int], int] = cast("Any", np.uint64)
 
 
 @inlined
@@ -419,6 +490,20 @@ def position_of(m: Memory, side: int, key: int) -> int:
 
 
 @inlined
+def touch(m: Memory, side: int, key: int) -> None:
+    """Note that the level of a key changes, comes or goes."""
+    at = side * SIDE_WORDS
+    m.sides[at + BEST_TOUCHED] = max(m.sides[at + BEST_TOUCHED], key)
+    m.sides[at + WORST_TOUCHED] = min(m.sides[at + WORST_TOUCHED], key)
+
+
+@inlined
+def forget_touches(m: Memory, side: int) -> None:
+    m.sides[side * SIDE_WORDS + BEST_TOUCHED] = NO_KEY
+    m.sides[side * SIDE_WORDS + WORST_TOUCHED] = ABOVE_KEYS
+
+
+@inlined
 def cache_place(side: int, price: int) -> int:
     return (((price ^ (side << 40)) * GOLDEN) >> (64 - LEVEL_CACHE_BITS)) & (LEVEL_CACHE_SIZE - 1)
 
@@ -512,6 +597,8 @@ def size_of(m: Memory, order: int) -> int:
 def join_queue(m: Memory, order: int, side: int, price: int, size: int, placed: int) -> None:
     """Put an order at the back of a level's queue."""
     level = level_at(m, side, price)
+    touch(m, side, key_of(side, price))
+    m.sides[side * SIDE_WORDS + RESTING] += 1
     back = link(m, level, PREVIOUS)
     set_word(m, order, PLACED, placed)
     set_link(m, order, LEVEL, level)
@@ -528,6 +615,9 @@ def join_queue(m: Memory, order: int, side: int, price: int, size: int, placed: 
 def leave_queue(m: Memory, order: int) -> None:
     """Take an order out of its level's queue, and an emptied level out of its side."""
     level = link(m, order, LEVEL)
+    side = link(m, level, SIDE)
+    touch(m, side, key_of(side, word(m, level, PRICE)))
+    m.sides[side * SIDE_WORDS + RESTING] -= 1
     before, after = link(m, order, PREVIOUS), link(m, order, NEXT)
     set_link(m, before, NEXT, after)
     set_link(m, after, PREVIOUS, before)
@@ -541,6 +631,8 @@ def leave_queue(m: Memory, order: int) -> None:
 def resize(m: Memory, order: int, size: int) -> None:
     """Change an order's size where it stands."""
     level = link(m, order, LEVEL)
+    side = link(m, level, SIDE)
+    touch(m, side, key_of(side, word(m, level, PRICE)))
     set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size - size_of(m, order))
     set_link(m, order, SIZE, size)
 
@@ -567,8 +659,9 @@ def clear_side(m: Memory, side: int) -> int:
             forget_id(m, order, book_key)
             return_node(m, order)
             order = after
+        touch(m, side, m.keys[i])
         discard_level(m, level, side, word(m, level, PRICE))
-    m.sides[at + COUNT] = 0
+    m.sides[at + COUNT] = m.sides[at + RESTING] = 0
     return 1 if count > 0 else 0
 
 
@@ -604,6 +697,7 @@ def register_book(m: Memory, key: int, place: int) -> int:
         base = m.state[ARENA_USED] + PAD
         m.sides[side * SIDE_WORDS + BASE] = base
         m.sides[side * SIDE_WORDS + CAPACITY] = FIRST_CAPACITY
+        forget_touches(m, side)
         m.state[ARENA_USED] = base + FIRST_CAPACITY
     return book
 
@@ -750,14 +844,17 @@ def modify(m: Memory, book: int, key: int, event: Event) -> int:
 
 
 @inlined
-def apply_event(m: Memory, events: Pointer, at: int) -> None:
-    """Apply the event whose first word is `events[at]`. It may need all that `has_room` promises."""
+def apply_event(m: Memory, events: Pointer, at: int) -> int:
+    """Apply the event whose first word is `events[at]`. It may need all that `has_room` promises.
+
+    Returns: its book, or -1 if its action is none.
+    """
     body = events[at + EVENT_BODY]
     action = (body >> 48) & 0xFF
     counter = counter_of(action)
     if counter == 0:
         m.state[UNKNOWN_ACTIONS] += 1
-        return
+        return -1
     key = book_key(events[at + EVENT_HEADER])
     book = book_of(m, key)
     event = Event(
@@ -783,6 +880,7 @@ def apply_event(m: Memory, events: Pointer, at: int) -> None:
     m.books[row + TS_EVENT] = event.ts_event
     m.books[row + TS_RECV] = events[at + EVENT_TS_RECV]
     m.books[row + FLAGS] = event.flags
+    return book
 
 
 @inlined
@@ -921,3 +1019,387 @@ def read_queue(m: Memory, level: int, orders: Int64s, row: int) -> int:
         order = link(m, order, NEXT)
         row += 1
     return row
+
+
+# --- Text: numbers as characters ---
+
+EIGHT_DIGITS = 10**8
+ZEROS = 0x3030303030303030
+"""The text 00000000."""
+
+
+@inlined
+def digits(value: int) -> int:
+    """The eight decimal digits of a number below 10**8 as eight bytes, the first digit lowest.
+
+    Halves, quarters and eighths of the number are divided side by side in one word; each multiplication and shift
+    is the exact division by 100 or 10 of numbers that small.
+    """
+    high = (value * 3518437209) >> 45
+    halves = high + ((value - 10_000 * high) << 32)
+    high = ((halves * 5243) >> 19) & 0x0000007F_0000007F
+    quarters = high + ((halves - 100 * high) << 16)
+    high = ((quarters * 103) >> 10) & 0x000F000F_000F000F
+    return high + ((quarters - 10 * high) << 8)
+
+
+@inlined
+def write_short(text: Pointer, at: int, value: int) -> int:
+    """Write a number below 10**8. Returns where its text ends; the bytes up to `at` + 8 may change."""
+    eight = digits(value)
+    leading_zeros = trailing_zeros(eight | NO_KEY) >> 3  # at most seven: the last digit stays
+    store_eight(text, at, (eight | ZEROS) >> (8 * leading_zeros))
+    return at + 8 - leading_zeros
+
+
+@outlined
+def write_number(text: Pointer, at: int, value: int) -> int:
+    """Write 64 bits as an unsigned number. Returns where its text ends; seven bytes behind that may change."""
+    if 0 <= value < EIGHT_DIGITS:
+        return write_short(text, at, value)
+    high = widen(unsigned(value) // unsigned(EIGHT_DIGITS))
+    highest = high // EIGHT_DIGITS
+    if highest == 0:
+        at = write_short(text, at, high)
+    else:
+        at = write_short(text, at, highest)
+        store_eight(text, at, digits(high - highest * EIGHT_DIGITS) | ZEROS)
+        at += 8
+    store_eight(text, at, digits(value - high * EIGHT_DIGITS) | ZEROS)
+    return at + 8
+
+
+@inlined
+def write_signed(text: Pointer, at: int, value: int) -> int:
+    if value < 0:
+        at = write_minus(text, at)
+        value = -value
+    return write_number(text, at, value)
+
+
+write_minus = _constant_text("-")
+write_null = _constant_text("null")
+
+# --- Records: a line of JSON for each change of a book's best levels ---
+
+# A shown level, as 64-bit words of RecordArrays.rows …
+ROW_KEY, ROW_QUANTITY, ROW_ORDERS = 0, 1, 2  # what its text tells
+ROW_SIZE_AT = 3  # where in the text its size stands
+ROW_LENGTH = 4  # of the text
+ROW_WORDS = 16
+# … and as bytes.
+ROW_TEXT = 40
+ROW_BYTES = 8 * ROW_WORDS
+MAX_LEVEL_TEXT = 79
+"""Of `{"price":"…","size":…,"count":…},` with the longest numbers. A row has room for it and what is copied with it."""
+
+# RecordArrays.state.
+DUE = 0  # the book whose event has ended and is not yet told, or -1
+WRITTEN = 1  # bytes of text so far
+EVERY_EVENT = 2  # whether also events that left the best levels as they were are told
+RECORD_STATE_WORDS = 3
+
+# A book's words in RecordArrays.books.
+HEAD_LENGTH = 0  # of its record's beginning; 0 while that is unknown
+ENDS_ARE_FLAGGED = 1  # whether a record of the book had the flag LAST
+RECORD_BOOK_WORDS = 2
+
+MAX_RECORD_FRAME = 512
+"""More than a record has besides its head and its levels: names, two times, three counts, the best bid and offer."""
+
+LAST, SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
+
+
+class RecordArrays(NamedTuple):
+    """What the records of an engine's books are made of. Rows of a side beyond its `shown` mean nothing."""
+
+    state: Int64s
+    books: Int64s  # (n, RECORD_BOOK_WORDS)
+    heads: Bytes  # (n, m): each book's record up to its time
+    shown: Int64s  # (2n,): how many levels of a side were told last
+    rows: Int64s  # (2n, levels, ROW_WORDS): the levels told last, best first
+    text: Bytes
+
+
+class Records(NamedTuple):
+    """The addresses of `RecordArrays`, and their sizes. Valid while the arrays live."""
+
+    state: Pointer
+    books: Pointer
+    heads: Pointer
+    shown: Pointer
+    rows: Pointer
+    row_texts: Pointer
+    text: Pointer
+    head_size: int
+    levels: int
+    last_start: int  # where a record may begin at the latest
+
+
+def record_words(arrays: RecordArrays) -> Int64s:
+    """The fields of `Records` as numbers: what kernels are given the address of. Valid while the arrays live."""
+    head_size, levels = arrays.heads.shape[1], arrays.rows.shape[1]
+    return np.array(
+        [
+            address_of(arrays.state),
+            address_of(arrays.books),
+            address_of(arrays.heads),
+            address_of(arrays.shown),
+            address_of(arrays.rows),
+            address_of(arrays.rows),
+            address_of(arrays.text),
+            head_size,
+            levels,
+            len(arrays.text) - longest_record(head_size, levels),
+        ],
+        np.int64,
+    )
+
+
+def longest_record(head_size: int, levels: int) -> int:
+    """How many bytes a record may take, and what is written behind it in passing."""
+    return head_size + MAX_RECORD_FRAME + 2 * levels * MAX_LEVEL_TEXT
+
+
+@inlined
+def records_at(address: int) -> Records:
+    """What the words at an address tell, as `record_words` wrote them."""
+    words = int64s(address)
+    return Records(
+        int64s(words[0]),
+        int64s(words[1]),
+        chars(words[2]),
+        int64s(words[3]),
+        int64s(words[4]),
+        chars(words[5]),
+        chars(words[6]),
+        words[7],
+        words[8],
+        words[9],
+    )
+
+
+write_size_name = _constant_text('","size":')
+write_count_name = _constant_text(',"count":')
+write_level_end = _constant_text("},")
+write_price_name = _constant_text('{"price":"')
+
+
+@outlined
+def write_row_counts(rows: Pointer, texts: Pointer, row: int, quantity: int, orders: int) -> None:
+    """Tell a shown level's size and count anew."""
+    at = row * ROW_WORDS
+    rows[at + ROW_QUANTITY], rows[at + ROW_ORDERS] = quantity, orders
+    start = row * ROW_BYTES + ROW_TEXT
+    end = write_size_name(texts, start + rows[at + ROW_SIZE_AT])
+    end = write_count_name(texts, write_number(texts, end, quantity))
+    end = write_level_end(texts, write_number(texts, end, orders))
+    rows[at + ROW_LENGTH] = end - start
+
+
+@outlined
+def write_row(
+    rows: Pointer, texts: Pointer, row: int, key: int, price: int, quantity: int, orders: int
+) -> None:
+    """Tell a level that was not shown yet."""
+    at = row * ROW_WORDS
+    start = row * ROW_BYTES + ROW_TEXT
+    end = write_signed(texts, write_price_name(texts, start), price)
+    rows[at + ROW_KEY], rows[at + ROW_SIZE_AT] = key, end - start
+    write_row_counts(rows, texts, row, quantity, orders)
+
+
+@inlined
+def move_row(r: Records, source: int, to: int) -> None:
+    copy_128(r.row_texts, to * ROW_BYTES, r.row_texts, source * ROW_BYTES)
+
+
+@inlined
+def fill_row(m: Memory, r: Records, side: int, rank: int) -> None:
+    """Show the level that now has a rank."""
+    level = level_after(m, side, rank)
+    key, price = key_after(m, side, rank), word(m, level, PRICE)
+    row = side * r.levels + rank
+    write_row(r.rows, r.row_texts, row, key, price, word(m, level, QUANTITY), link(m, level, ORDERS))
+
+
+@inlined
+def refresh_row(m: Memory, r: Records, side: int, rank: int) -> int:
+    """Show the size and count that a shown level has now. Returns 1 if they are others."""
+    level = level_after(m, side, rank)
+    quantity, orders = word(m, level, QUANTITY), link(m, level, ORDERS)
+    row = side * r.levels + rank
+    if r.rows[row * ROW_WORDS + ROW_QUANTITY] == quantity and r.rows[row * ROW_WORDS + ROW_ORDERS] == orders:
+        return 0
+    write_row_counts(r.rows, r.row_texts, row, quantity, orders)
+    return 1
+
+
+@inlined
+def shows(r: Records, side: int, rank: int, key: int) -> bool:
+    """Whether the level shown at a rank is that of a key."""
+    return rank < r.shown[side] and r.rows[(side * r.levels + rank) * ROW_WORDS + ROW_KEY] == key
+
+
+@inlined
+def show_side(m: Memory, r: Records, side: int) -> int:
+    """Bring the shown levels of a side up to date. Returns 1 if they are others now."""
+    best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
+    if best == NO_KEY:
+        return 0
+    forget_touches(m, side)
+    count = min(m.sides[side * SIDE_WORDS + COUNT], r.levels)
+    rank = 0
+    while rank < count and key_after(m, side, rank) > best:
+        rank += 1
+    if rank == r.levels:
+        return 0
+    # Mostly one level was touched: the rows of the others are right, though perhaps no longer in their place.
+    if best == worst:
+        return show_level(m, r, side, count, rank, best)
+    return show_levels(m, r, side, count, rank)
+
+
+@inlined
+def show_level(m: Memory, r: Records, side: int, count: int, rank: int, key: int) -> int:
+    """`show_side` after changes of the one level that has or had a key, and with it a rank."""
+    shown, first = r.shown[side], side * r.levels
+    is_there = rank < count and key_after(m, side, rank) == key
+    was_there = shows(r, side, rank, key)
+    if is_there and was_there:
+        return refresh_row(m, r, side, rank)
+    if is_there:
+        for row in range(first + min(shown, r.levels - 1), first + rank, -1):
+            move_row(r, row - 1, row)
+        fill_row(m, r, side, rank)
+    elif was_there:
+        for row in range(first + rank, first + shown - 1):
+            move_row(r, row + 1, row)
+        if count == shown:
+            fill_row(m, r, side, shown - 1)
+    r.shown[side] = count
+    return 1 if is_there or was_there else 0
+
+
+@inlined
+def show_levels(m: Memory, r: Records, side: int, count: int, rank: int) -> int:
+    """`show_side` after any changes at a rank and below."""
+    changed = 1 if count != r.shown[side] else 0
+    for other in range(rank, count):
+        if shows(r, side, other, key_after(m, side, other)):
+            changed |= refresh_row(m, r, side, other)
+        else:
+            fill_row(m, r, side, other)
+            changed = 1
+    r.shown[side] = count
+    return changed
+
+
+@inlined
+def write_row_text(r: Records, at: int, row: int) -> int:
+    """Copy a shown level's text, with the comma behind it. Returns where it ends."""
+    length = r.rows[row * ROW_WORDS + ROW_LENGTH]
+    start = row * ROW_BYTES + ROW_TEXT
+    copy_64(r.text, at, r.row_texts, start)
+    if length > 64:
+        copy_32(r.text, at + 64, r.row_texts, start + 64)
+    return at + length
+
+
+@inlined
+def write_best(r: Records, at: int, side: int) -> int:
+    if r.shown[side] == 0:
+        return write_null(r.text, at)
+    return write_row_text(r, at, side * r.levels) - 1
+
+
+@inlined
+def write_side(r: Records, at: int, side: int) -> int:
+    first = side * r.levels
+    for row in range(first, first + r.shown[side]):
+        at = write_row_text(r, at, row)
+    return at - 1 if r.shown[side] > 0 else at
+
+
+write_time_name = _constant_text('","timestamp_ns":')
+write_bbo_name = _constant_text(',"bbo":{"bid":')
+write_ask_name = _constant_text(',"ask":')
+write_bids_name = _constant_text('},"levels":{"bids":[')
+write_asks_name = _constant_text('],"asks":[')
+write_orders_name = _constant_text(']},"stats":{"total_orders":')
+write_bid_levels_name = _constant_text(',"bid_levels":')
+write_ask_levels_name = _constant_text(',"ask_levels":')
+write_record_end = _constant_text("}}\n")
+
+
+@inlined
+def write_record(m: Memory, r: Records, book: int) -> None:
+    """Write a book's record behind the others."""
+    start, text = r.state[WRITTEN], r.text
+    for i in range(0, r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH], 32):
+        copy_32(text, start + i, r.heads, book * r.head_size + i)
+    time_at = start + r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH]
+    at = write_number(text, time_at, m.books[book * BOOK_WORDS + TS_EVENT])
+    time_length = at - time_at
+    at = write_time_name(text, at)
+    copy_32(text, at, text, time_at)
+    at = write_bbo_name(text, at + time_length)
+    at = write_ask_name(text, write_best(r, at, 2 * book))
+    at = write_bids_name(text, write_best(r, at, 2 * book + 1))
+    at = write_asks_name(text, write_side(r, at, 2 * book))
+    at = write_orders_name(text, write_side(r, at, 2 * book + 1))
+    bids, asks = 2 * book * SIDE_WORDS, (2 * book + 1) * SIDE_WORDS
+    at = write_number(text, at, m.sides[bids + RESTING] + m.sides[asks + RESTING])
+    at = write_number(text, write_bid_levels_name(text, at), m.sides[bids + COUNT])
+    at = write_number(text, write_ask_levels_name(text, at), m.sides[asks + COUNT])
+    r.state[WRITTEN] = write_record_end(text, at)
+
+
+@inlined
+def tell(m: Memory, r: Records, book: int) -> bool:
+    """Write a book's record if its best levels are others than last time. False, and nothing done, without the means."""
+    if r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH] == 0 or r.state[WRITTEN] > r.last_start:
+        return False
+    changed = r.state[EVERY_EVENT]
+    for side in range(2 * book, 2 * book + 2):
+        changed |= show_side(m, r, side)
+    if changed:
+        write_record(m, r, book)
+    return True
+
+
+@inlined
+def ends_event(r: Records, book: int, flags: int) -> bool:
+    """Whether a record of a book is the last of its event."""
+    if flags & LAST:
+        r.books[book * RECORD_BOOK_WORDS + ENDS_ARE_FLAGGED] = 1
+        return True
+    return r.books[book * RECORD_BOOK_WORDS + ENDS_ARE_FLAGGED] == 0 and flags & SNAPSHOT == 0
+
+
+@kernel
+def apply_and_record(address: int, records_address: int, events: int, count: int) -> int:
+    """`apply_events` that also writes the records of what changes. Returns how many events were applied.
+
+    Stops as well when a book is due that has no head or no room for its record; calling again goes on from there.
+    """
+    m = memory(address)
+    r = records_at(records_address)
+    words = int64s(events)
+    end = count * EVENT_WORDS
+    large = m.state[USED] >= PREFETCH_NODES
+    at = 0
+    while True:
+        if r.state[DUE] >= 0:
+            if not tell(m, r, r.state[DUE]):
+                break
+            r.state[DUE] = -1
+        if at == end or not has_room(m):
+            break
+        if large:
+            prefetch_ahead(m, words, at, end)
+        book = apply_event(m, words, at)
+        if book >= 0 and ends_event(r, book, m.books[book * BOOK_WORDS + FLAGS]):
+            r.state[DUE] = book
+        at += EVENT_WORDS
+    return at // EVENT_WORDS

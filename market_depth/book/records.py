@@ -12,25 +12,40 @@ whole book, of which `levels` shows the best.
 A book is read where an event ends, at a record with the flag LAST, and gives a line if its best levels are not those
 of its line before. Until a book's first LAST every record ends an event (some sources never set the flag), except those
 of a snapshot.
+
+The kernel writes the lines while it applies the events: each level's text is kept, and only what changed is made anew.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from market_depth.book import kernels
-from market_depth.book.engine import BookEngine
-from protocol.events import Flag, OrderEvents, Side
+from market_depth.book.engine import BookEngine, event_words
+from market_depth.book.kernels import Bytes, RecordArrays
+from protocol.events import ORDER_EVENT, OrderEvents
 
-Levels = list[list[int]]
+TEXT_BYTES = 1 << 18
+"""Of records before they are handed from the kernel to Python: what a core's own cache holds."""
+
+FIRST_HEAD_BYTES = 128
+HEAD_STEP_BYTES = 32
+"""Heads are copied in steps of so many bytes."""
 
 
 class SnapshotRecords:
-    """Applies events to an engine and tells, as NDJSON, each change of the best `levels` levels of a side."""
+    """Applies events to an engine and tells, as NDJSON, each change of the best `levels` levels of a side.
 
-    def __init__(self, engine: BookEngine, symbols: Mapping[int, str], levels: int) -> None:
+    An engine has one of them: it goes by what changed since it last looked.
+    """
+
+    def __init__(
+        self, engine: BookEngine, symbols: Mapping[int, str], levels: int, *, every_event: bool = False
+    ) -> None:
         """`symbols` maps instrument ids; an instrument without a symbol goes by its id.
+
+        With `every_event` each event is told, also one that left the best levels as they were.
 
         Raises: ValueError when `levels` is less than one.
         """
@@ -39,55 +54,101 @@ class SnapshotRecords:
         self._engine = engine
         self._symbols = symbols
         self._levels = levels
-        self._last: dict[int, tuple[Levels, Levels]] = {}
-        self._ends_are_flagged: set[int] = set()
+        self._headed = 0
+        self._use(empty_arrays(len(engine.arrays.books), levels))
+        self._arrays.state[kernels.EVERY_EVENT] = every_event
 
     def apply(self, events: OrderEvents) -> bytes:
-        """Apply a batch to the engine. Returns the records that it led to, each with a line break behind it."""
-        lines: list[str] = []
-        for row in range(len(events)):
-            event = events[row : row + 1]
-            self._engine.apply(event)
-            index = self._book_of(int(event["instrument_id"][0]), int(event["publisher_id"][0]))
-            if index is not None and self._is_end(index, int(event["flags"][0])):
-                lines.append(self._line_if_changed(index))
-        return "".join(lines).encode()
+        """Apply a batch to the engine. Returns the records that it led to, each with a line break behind it.
 
-    def _book_of(self, instrument_id: int, publisher_id: int) -> int | None:
-        for index in self._engine.books(instrument_id):
-            if self._engine.book(index).publisher_id == publisher_id:
-                return index
-        return None
+        Raises: as `BookEngine.apply`.
+        """
+        texts: list[bytes] = []
+        self.apply_and_write(events, lambda text: texts.append(bytes(text)))
+        return b"".join(texts)
 
-    def _is_end(self, index: int, flags: int) -> bool:
-        if flags & Flag.LAST:
-            self._ends_are_flagged.add(index)
-            return True
-        return index not in self._ends_are_flagged and not flags & Flag.SNAPSHOT
+    def apply_and_write(self, events: OrderEvents, write: Callable[[memoryview], object]) -> None:
+        """Apply a batch, handing its records over as they are made: some at a time, valid while `write` runs.
 
-    def _line_if_changed(self, index: int) -> str:
-        bids, asks = (self._best(2 * index + (side == Side.ASK)) for side in (Side.BID, Side.ASK))
-        if self._last.get(index, ([], [])) == (bids, asks):
-            return ""
-        self._last[index] = bids, asks
-        book = self._engine.book(index)
-        symbol = self._symbols.get(book.instrument_id, str(book.instrument_id))
-        bid_texts, ask_texts = [level_text(*level) for level in bids], [level_text(*level) for level in asks]
-        return (
-            f'{{"symbol":{json.dumps(symbol, ensure_ascii=False)},"publisher_id":{book.publisher_id},'
-            f'"timestamp":"{book.ts_event}","timestamp_ns":{book.ts_event},'
-            f'"bbo":{{"bid":{bid_texts[0] if bids else "null"},"ask":{ask_texts[0] if asks else "null"}}},'
-            f'"levels":{{"bids":[{",".join(bid_texts)}],"asks":[{",".join(ask_texts)}]}},'
-            f'"stats":{{"total_orders":{book.orders},"bid_levels":{book.bid_levels},"ask_levels":{book.ask_levels}}}}}\n'
-        )
+        That saves two copies, which take as long as making the records. Raises: as `BookEngine.apply`.
+        """
+        words = event_words(events)
+        address, left = kernels.address_of(words), len(events)
+        state = self._arrays.state
+        self._make_room()
+        while True:
+            applied = kernels.apply_and_record(self._engine.memory, self._address, address, left)
+            address, left = address + applied * ORDER_EVENT.itemsize, left - applied
+            if state[kernels.WRITTEN]:
+                write(memoryview(self._arrays.text)[: state[kernels.WRITTEN]])
+                state[kernels.WRITTEN] = 0
+            is_due = state[kernels.DUE] >= 0
+            if not (left or is_due):
+                return
+            if not is_due:
+                self._engine.make_room()
+            self._make_room()
 
-    def _best(self, side: int) -> Levels:
-        levels = np.empty((self._levels, 3), np.int64)
-        found = kernels.read_levels(self._engine.memory, np.array([side]), levels)
-        best: Levels = levels[:found].tolist()
-        return best
+    def _make_room(self) -> None:
+        """Follow the engine: with places for as many books as it has, and heads for those that have come."""
+        places = len(self._engine.arrays.books)
+        if places > len(self._arrays.books):
+            self._use(with_places(self._arrays, places))
+        for book in range(self._headed, self._engine.book_count):
+            head = self._head(book)
+            if len(head) > self._arrays.heads.shape[1]:
+                self._use(with_longer_heads(self._arrays, len(head)))
+            self._arrays.heads[book, : len(head)] = np.frombuffer(head, np.uint8)
+            self._arrays.books[book, kernels.HEAD_LENGTH] = len(head)
+        self._headed = self._engine.book_count
+
+    def _head(self, book: int) -> bytes:
+        state = self._engine.book(book)
+        symbol = self._symbols.get(state.instrument_id, str(state.instrument_id))
+        text = json.dumps(symbol, ensure_ascii=False)
+        return f'{{"symbol":{text},"publisher_id":{state.publisher_id},"timestamp":"'.encode()
+
+    def _use(self, arrays: RecordArrays) -> None:
+        self._arrays = arrays
+        self._words = kernels.record_words(arrays)
+        self._address = kernels.address_of(self._words)
 
 
-def level_text(price: int, size: int, count: int) -> str:
-    """A price level as JSON."""
-    return f'{{"price":"{price}","size":{size},"count":{count}}}'
+def empty_arrays(places: int, levels: int) -> RecordArrays:
+    """Nothing told yet, of as many books."""
+    state = np.zeros(kernels.RECORD_STATE_WORDS, np.int64)
+    state[kernels.DUE] = -1
+    return RecordArrays(
+        state=state,
+        books=np.zeros((places, kernels.RECORD_BOOK_WORDS), np.int64),
+        heads=np.zeros((places, FIRST_HEAD_BYTES), np.uint8),
+        shown=np.zeros(2 * places, np.int64),
+        rows=np.zeros((2 * places, levels, kernels.ROW_WORDS), np.int64),
+        text=text_for(FIRST_HEAD_BYTES, levels),
+    )
+
+
+def with_places(arrays: RecordArrays, places: int) -> RecordArrays:
+    """The same with places for more books."""
+    more = empty_arrays(places - len(arrays.books), arrays.rows.shape[1])
+    heads = np.zeros((places, arrays.heads.shape[1]), np.uint8)
+    heads[: len(arrays.heads)] = arrays.heads
+    return arrays._replace(
+        books=np.concatenate([arrays.books, more.books]),
+        heads=heads,
+        shown=np.concatenate([arrays.shown, more.shown]),
+        rows=np.concatenate([arrays.rows, more.rows]),
+    )
+
+
+def with_longer_heads(arrays: RecordArrays, length: int) -> RecordArrays:
+    """The same with room for heads of a length."""
+    size = -(-length // HEAD_STEP_BYTES) * HEAD_STEP_BYTES
+    heads = np.zeros((len(arrays.heads), size), np.uint8)
+    heads[:, : arrays.heads.shape[1]] = arrays.heads
+    return arrays._replace(heads=heads, text=text_for(size, arrays.rows.shape[1]))
+
+
+def text_for(head_size: int, levels: int) -> Bytes:
+    """Room for many records, or for two that are long."""
+    return np.zeros(max(TEXT_BYTES, 2 * kernels.longest_record(head_size, levels)), np.uint8)

@@ -1,11 +1,21 @@
 """The snapshot records that a batch of events leads to."""
 
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from market_depth.book.engine import BookEngine
 from market_depth.book.records import SnapshotRecords
+from protocol.events import Flag, OrderEvents
+from simulator.listings import listing
+from simulator.scenarios import SCENARIOS
+from simulator.venue import Venue
+from tests.market_depth.book.plain_records import PlainRecords
+from tests.market_depth.book.random_events import many_events, narrow_events, wide_events
+from tests.market_depth.book.test_recorded import recorded
 from tests.market_depth.book.written_events import INSTRUMENT, PUBLISHER, written
 
 SYMBOLS = {INSTRUMENT: "CLX5"}
@@ -68,6 +78,26 @@ def test_each_change_of_the_best_levels_is_a_record(events: str, records: list[s
     assert records_of(events) == records
 
 
+def test_events_that_change_nothing_are_told_on_demand() -> None:
+    records = SnapshotRecords(BookEngine(), SYMBOLS, 1, every_event=True)
+
+    lines = records.apply(written("A 1 B 9 1 L; A 2 B 8 1; T 0 A 9 1 L; x 0 N - 0 L")).splitlines()
+
+    assert [json.loads(line)["timestamp_ns"] for line in lines] == [1, 3]
+    assert [json.loads(line)["stats"]["total_orders"] for line in lines] == [1, 2]
+
+
+def test_records_are_handed_over_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("market_depth.book.records.TEXT_BYTES", 1)
+    events = written("A 1 B 9 1 L; A 2 B 8 1 L; A 3 B 7 1 L; A 4 B 6 1 L")
+    parts: list[bytes] = []
+
+    SnapshotRecords(BookEngine(), SYMBOLS, 9).apply_and_write(events, lambda text: parts.append(bytes(text)))
+
+    assert len(parts) > 1
+    assert b"".join(parts) == SnapshotRecords(BookEngine(), SYMBOLS, 9).apply(events)
+
+
 def test_each_publisher_has_its_records() -> None:
     records = SnapshotRecords(BookEngine(), SYMBOLS, 1)
 
@@ -99,3 +129,72 @@ def test_an_instrument_without_a_symbol_goes_by_its_id() -> None:
 def test_a_record_has_at_least_one_level() -> None:
     with pytest.raises(ValueError, match="at least one level, not 0"):
         SnapshotRecords(BookEngine(), SYMBOLS, 0)
+
+
+def assert_same_records(batches: Iterable[OrderEvents], levels: int, note: object = "") -> None:
+    """The compiled records of some batches are the plain ones, byte for byte."""
+    records, plain = SnapshotRecords(BookEngine(), SYMBOLS, levels), PlainRecords(SYMBOLS, levels)
+    for batch in batches:
+        assert records.apply(batch) == plain.apply(batch), note
+
+
+def batches_of(seed: int) -> Iterator[OrderEvents]:
+    """Narrow random events that come one by one, and more at a time."""
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        yield narrow_events(rng, int(rng.choice([0, 1, 1, 2, 30, 60])))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_records_of_narrow_random_events_are_the_plain_ones(seed: int, levels: int) -> None:
+    assert_same_records(batches_of(seed), levels, f"seed {seed}")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_records_of_random_bytes_are_the_plain_ones(seed: int) -> None:
+    assert_same_records([wide_events(np.random.default_rng(seed), 1_000)], 10, f"seed {seed}")
+
+
+@pytest.mark.parametrize("flags", [0, Flag.LAST], ids=["no ends flagged", "all ends flagged"])
+@pytest.mark.parametrize("seed", range(2))
+def test_records_of_books_that_grow_in_one_batch_are_the_plain_ones(seed: int, flags: int) -> None:
+    events = many_events(seed, 4_000)
+    events["flags"] = flags
+    assert_same_records([events], 10, f"seed {seed}")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_records_of_a_simulated_market_are_the_plain_ones(name: str) -> None:
+    venue = Venue(listing("BTCUSD"), SCENARIOS[name], 1, 1_700_000_000 * 10**9)
+    assert_same_records([venue.open(), *(venue.run(300) for _ in range(3))], 10)
+
+
+def test_records_that_do_not_fit_at_once_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("market_depth.book.records.TEXT_BYTES", 1)
+    assert_same_records(batches_of(1), 2)
+
+
+NUMBERS = [0, 1, 9, 10, 99, 10**7, 10**8 - 1, 10**8, 10**16 - 1, 10**16, 10**16 + 1, 2**63 - 2, 2**63 - 1]
+
+
+def test_any_number_is_told() -> None:
+    events = written("A 1 B 1 1 L;" * 2 * len(NUMBERS))
+    events["order_id"] = np.arange(len(events))
+    events["price"] = [number - 1 for number in NUMBERS] + [-number for number in NUMBERS]
+    events["size"] = [number % 2**32 for number in NUMBERS] * 2
+    events["ts_event"] = NUMBERS + [2**64 - 1 - number for number in NUMBERS]
+    assert_same_records([events], len(events))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        ("CLX5_mbo.dbn", 40_000),
+        ("dbeq-basic-20240403.mbo.dbn.zst", 30_000),
+        ("esh4-glbx-mdp3-20231224.mbo.dbn.zst", 10_000),
+    ],
+)
+def test_records_of_a_recorded_market_are_the_plain_ones(realdata: Path, file: str, count: int) -> None:
+    assert_same_records(np.array_split(recorded(realdata / "dbn" / file)[:count], 7), 10)
