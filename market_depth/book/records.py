@@ -80,7 +80,7 @@ class SnapshotRecords:
             applied = kernels.apply_and_record(self._engine.memory, self._address, address, left)
             address, left = address + applied * ORDER_EVENT.itemsize, left - applied
             if state[kernels.WRITTEN]:
-                write(memoryview(self._arrays.text)[: state[kernels.WRITTEN]])
+                write(self._arrays.text.data[: state[kernels.WRITTEN]])
                 state[kernels.WRITTEN] = 0
             is_due = state[kernels.DUE] >= 0
             if not (left or is_due):

@@ -89,7 +89,7 @@ def test_events_that_change_nothing_are_told_on_demand() -> None:
 
 def test_records_are_handed_over_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("market_depth.book.records.TEXT_BYTES", 1)
-    events = written("A 1 B 9 1 L; A 2 B 8 1 L; A 3 B 7 1 L; A 4 B 6 1 L")
+    events = written("A 1 B 9 1 L; C 1 B 9 1 L;" * 50)
     parts: list[bytes] = []
 
     SnapshotRecords(BookEngine(), SYMBOLS, 9).apply_and_write(events, lambda text: parts.append(bytes(text)))
