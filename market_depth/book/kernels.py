@@ -1403,3 +1403,83 @@ def apply_and_record(address: int, records_address: int, events: int, count: int
             r.state[DUE] = book
         at += EVENT_WORDS
     return at // EVENT_WORDS
+
+
+# --- Frames: price levels as decimal text ---
+
+PRICE_SCALE, PRICE_DIGITS = 10**9, 9  # prices are integers of 1e-9
+
+MAX_FRAME_ENDS = 64
+MAX_FRAME_LEVEL = 144
+"""Of `{"price":…,"quantity":…,"order_count":…,"total_quantity":…},` with the longest numbers, and eight bytes more."""
+
+write_frame_start = _constant_text('{"format":"MBP","bids":[')
+write_frame_end = _constant_text("]}")
+write_frame_price = _constant_text('{"price":')
+write_frame_quantity = _constant_text(',"quantity":')
+write_frame_count = _constant_text(',"order_count":')
+write_frame_total = _constant_text(',"total_quantity":')
+write_point = _constant_text(".")
+
+
+@outlined
+def write_decimal(text: Pointer, at: int, whole: int, fraction: int, precision: int) -> int:
+    """Write `whole`.`fraction`, which has `precision` digits, at most nine; none if that is 0."""
+    at = write_number(text, at, whole)
+    if precision == 0:
+        return at
+    at = write_point(text, at)
+    if precision > 8:
+        first = fraction // EIGHT_DIGITS
+        at = write_short(text, at, first)
+        fraction -= first * EIGHT_DIGITS
+        precision = 8
+    store_eight(text, at, (digits(fraction) | ZEROS) >> (8 * (8 - precision)))
+    return at + precision
+
+
+@inlined
+def write_price(text: Pointer, at: int, price: int, precision: int) -> int:
+    """Write a price exactly: with `precision` decimals, or with as many more as it needs."""
+    if price < 0:
+        at = write_minus(text, at)
+        price = -price
+    whole = price // PRICE_SCALE
+    fraction, decimals = price - whole * PRICE_SCALE, PRICE_DIGITS
+    while decimals > precision and fraction % 10 == 0:
+        fraction //= 10
+        decimals -= 1
+    return write_decimal(text, at, whole, fraction, decimals)
+
+
+@kernel
+def write_price_levels(
+    levels: int, bids: int, asks: int, price_precision: int, precision: int, lot: int, text_address: int
+) -> int:
+    """Write the `data` of an MBP frame. Returns its length.
+
+    Takes: addresses, of rows of (price, size, count) of the bids and then the asks, best first, and of room for the
+    text; `lot` is what a size of 1 is as a number of 10**-precision. No sum may reach 2**63 of these.
+    """
+    rows, text = int64s(levels), chars(text_address)
+    unit = 1
+    for _ in range(precision):
+        unit *= 10
+    at = write_frame_start(text, 0)
+    total = 0
+    for row in range(bids + asks):
+        if row == bids:
+            at = write_asks_name(text, at - 1 if bids > 0 else at)
+            total = 0
+        size = rows[3 * row + 1] * lot
+        total += size
+        at = write_price(text, write_frame_price(text, at), rows[3 * row], price_precision)
+        whole = size // unit
+        at = write_decimal(text, write_frame_quantity(text, at), whole, size - whole * unit, precision)
+        at = write_number(text, write_frame_count(text, at), rows[3 * row + 2])
+        whole = total // unit
+        at = write_decimal(text, write_frame_total(text, at), whole, total - whole * unit, precision)
+        at = write_level_end(text, at)
+    if asks > 0:
+        return write_frame_end(text, at - 1)
+    return write_frame_end(text, write_asks_name(text, at - 1 if bids > 0 else at))
