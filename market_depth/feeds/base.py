@@ -1,8 +1,8 @@
 """What every feed looks like from outside, whatever its events come from.
 
     waiting ──► running ──► completed      the recording ended, the sender is done
-                   ├──────► failed         a FeedError was raised
-                   └──────► closed         aclose() was called first
+                 ⇅ ├──────► failed         a FeedError was raised
+               stale └────► closed         aclose() was called first
 
 A feed is its own async iterator, a class and not an async generator: its waiting stays inside `__anext__`, where
 cancellation reaches it and where nothing is left behind for the garbage collector to finish.
@@ -31,6 +31,8 @@ class FeedState(StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
+    STALE = "stale"
+    """The source is lost and looked for: the books stand as they were. A batch that clears them comes first after."""
     COMPLETED = "completed"
     FAILED = "failed"
     CLOSED = "closed"
