@@ -7,8 +7,7 @@ One that takes nothing at all for SEND_TIMEOUT_S is let go.
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +18,7 @@ from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn import DbnFile
 from market_depth.feeds.gateway_text import END_OF_RECORDING, line_of
 from market_depth.feeds.pacing import Pacing
-from market_depth.feeds.replay import Recording, ReplayFeed
-from market_depth.publish.later_records import LaterRecords
+from market_depth.publish.playback import OpenRecords, Playback, Records
 from market_depth.publish.session import (
     INTERNAL_ERROR,
     REPLAY_COMPLETED,
@@ -42,15 +40,13 @@ SHUTDOWN_TIMEOUT_S = 3.0
 RECEIVE_BYTES = 16 * 1024
 DEFAULT_MAX_CLIENTS = 64
 
-OpenPlayback = Callable[[int], Awaitable[ReplayFeed]]
-
 
 class Publisher:
     """The clients of one file."""
 
     def __init__(
         self,
-        open_recording: Callable[[], Recording],
+        open_records: OpenRecords,
         catalog: Catalog,
         pacing: Pacing,
         clock: Clock,
@@ -59,10 +55,10 @@ class Publisher:
         key: str | None = None,
         max_clients: int = DEFAULT_MAX_CLIENTS,
     ) -> None:
-        """`open_recording` may wait for a disk; `loop`: start again at the end, else close; `key`: what clients must
+        """`open_records` is called for each playback; `loop`: start again at the end, else close; `key`: what clients must
         know, None for anything."""
         self.catalog = catalog
-        self._open_recording = open_recording
+        self._open_records = open_records
         self._clock = clock
         self._pacing = pacing
         self._loop = loop
@@ -84,9 +80,11 @@ class Publisher:
     ) -> Self:
         """A publisher of the DBN file at `path`. Raises: FeedError when it cannot be published."""
         catalog = await trio.to_thread.run_sync(_catalog_of, path)
-        return cls(
-            partial(DbnFile, path), catalog, pacing, clock, loop=loop, key=key, max_clients=max_clients
-        )
+
+        async def open_records() -> Records:
+            return await trio.to_thread.run_sync(DbnFile, path)
+
+        return cls(open_records, catalog, pacing, clock, loop=loop, key=key, max_clients=max_clients)
 
     async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Serve those who come to `listeners`, until cancelled."""
@@ -124,16 +122,12 @@ class Publisher:
         client = _Client(stream, session, session_id, self._clock)
         self._clients.add(client)
         try:
-            await client.run(self._open_playback)
+            await client.run(self._playback)
         finally:
             self._clients.discard(client)
 
-    async def _open_playback(self, start_ns: int) -> ReplayFeed:
-        """A playback from the first event at `start_ns` or later. Raises: FeedError."""
-        recording = await trio.to_thread.run_sync(self._open_recording)
-        if start_ns:
-            recording = await trio.to_thread.run_sync(LaterRecords, recording, start_ns)
-        return ReplayFeed(recording, self._pacing, loop=self._loop)
+    def _playback(self, from_ns: int) -> Playback:
+        return Playback(self._open_records, self._pacing, loop=self._loop, from_ns=from_ns)
 
 
 class _TooSlowError(Exception):
@@ -154,7 +148,7 @@ class _Client:
         self._sending = trio.CancelScope()
         self._sent_at = trio.current_time()
 
-    async def run(self, open_playback: OpenPlayback) -> None:
+    async def run(self, playback_from: Callable[[int], Playback]) -> None:
         """Converse until the client leaves or there is no more."""
         session = self._session
         await self._send(session.greeting())
@@ -169,7 +163,7 @@ class _Client:
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, nursery.cancel_scope)
-                await self._play(open_playback)
+                await self._play(playback_from(session.start_ns))
                 nursery.cancel_scope.cancel()
         await _close(self._stream)
         logger.info("session closed session=%s", self._session_id)
@@ -200,12 +194,10 @@ class _Client:
             raise trio.BrokenResourceError("the client closed the connection")
         await self._send(self._session.receive(bytes(data), self._clock.wall_ns()))
 
-    async def _play(self, open_playback: OpenPlayback) -> None:
+    async def _play(self, playback: Playback) -> None:
         """Send what is asked for when it is due, and a heartbeat when nothing was for a while."""
         session = self._session
-        playback: ReplayFeed | None = None
         try:
-            playback = await open_playback(session.start_ns)
             while True:
                 with trio.move_on_at(self._sent_at + session.heartbeat_interval_s) as quiet:
                     batch = await anext(playback)
@@ -219,9 +211,7 @@ class _Client:
             logger.error("playback failed session=%s error=%s", self._session_id, error)
             await self._send(session.fail(str(error), self._clock.wall_ns(), INTERNAL_ERROR))
         finally:
-            if playback is not None:
-                with trio.CancelScope(shield=True):
-                    await playback.aclose()
+            playback.close()
 
     async def _send(self, data: bytes) -> None:
         """Send all of `data`, even when cancelled meanwhile: half a record would be of no use."""

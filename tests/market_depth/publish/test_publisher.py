@@ -1,5 +1,4 @@
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,13 @@ from market_depth.feeds.dbn_stream import HEARTBEAT, REPLAY_COMPLETED, RTYPE_ERR
 from market_depth.feeds.gateway_client import RefusedError
 from market_depth.feeds.gateway_text import END_OF_RECORDING, Subscription, challenge_response
 from market_depth.feeds.pacing import Pacing, choose_pacing
-from market_depth.feeds.replay import Recording
+from market_depth.publish.playback import OpenRecords
 from market_depth.publish.publisher import Publisher
 from market_depth.publish.session import Catalog
 from protocol.events import Action
 from tests.market_depth.feeds.dbn_files import START_NS, adds, encoded, metadata, write
-from tests.market_depth.feeds.test_replay import MemoryRecording
 from tests.market_depth.publish.gateway_peer import KEY, Peer
+from tests.market_depth.publish.memory_records import records
 
 S = 1_000_000_000
 CATALOG = Catalog("TEST.MBO", {7: "ACME"})
@@ -28,14 +27,14 @@ END = Notice(RTYPE_SYSTEM, REPLAY_COMPLETED, END_OF_RECORDING)
 
 
 def publisher(
-    open_recording: Callable[[], Recording],
+    open_records: OpenRecords,
     pacing: Pacing | None = None,
     *,
     loop: bool = False,
     max_clients: int = 64,
 ) -> Publisher:
     return Publisher(
-        open_recording,
+        open_records,
         CATALOG,
         pacing or choose_pacing("max"),
         ManualClock(START_NS),
@@ -69,7 +68,7 @@ async def test_every_client_gets_every_record_whenever_it_comes(tmp_path: Path) 
 
 
 async def test_records_keep_the_pace(autojump_clock: MockClock) -> None:
-    served = publisher(lambda: MemoryRecording(adds(5)), choose_pacing(rate=0.5))
+    served = publisher(records(adds(5)), choose_pacing(rate=0.5))
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served))
         start = trio.current_time()
@@ -78,7 +77,7 @@ async def test_records_keep_the_pace(autojump_clock: MockClock) -> None:
 
 
 async def test_a_quiet_market_is_told_to_be_there(autojump_clock: MockClock) -> None:
-    served = publisher(lambda: MemoryRecording(adds(2, step_ns=100 * S)), choose_pacing(1))
+    served = publisher(records(adds(2, step_ns=100 * S)), choose_pacing(1))
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served), heartbeat_s=30)
         nursery.start_soon(peer.run)
@@ -87,7 +86,7 @@ async def test_a_quiet_market_is_told_to_be_there(autojump_clock: MockClock) -> 
 
 async def test_a_subscription_may_start_later() -> None:
     events = adds(10, step_ns=10)
-    served = publisher(lambda: MemoryRecording(events))
+    served = publisher(records(events))
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served), subscription=Subscription(start_ns=START_NS + 40))
         nursery.start_soon(peer.run)
@@ -95,7 +94,7 @@ async def test_a_subscription_may_start_later() -> None:
 
 
 async def test_a_loop_starts_again_with_clear_books(autojump_clock: MockClock) -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)), choose_pacing(rate=1), loop=True)
+    served = publisher(records(adds(3)), choose_pacing(rate=1), loop=True)
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served))
         await peer.shake_hands()
@@ -109,7 +108,7 @@ async def test_a_loop_starts_again_with_clear_books(autojump_clock: MockClock) -
 async def test_damage_is_told_after_the_records_before_it() -> None:
     events = adds(3)
     damage = DamagedFileError("memory", "breaks off", "fetch it again")
-    served = publisher(lambda: MemoryRecording(events, damage=damage))
+    served = publisher(records(events, damage=damage))
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served))
         nursery.start_soon(peer.run)
@@ -118,7 +117,7 @@ async def test_damage_is_told_after_the_records_before_it() -> None:
 
 
 async def test_another_key_is_refused_and_the_connection_closed() -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)))
+    served = publisher(records(adds(3)))
     async with trio.open_nursery() as nursery:
         peer = Peer(connect(nursery, served), key="another")
         with pytest.raises(RefusedError, match="Authentication failed"):
@@ -128,7 +127,7 @@ async def test_another_key_is_refused_and_the_connection_closed() -> None:
 
 
 async def test_no_two_challenges_are_the_same() -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)))
+    served = publisher(records(adds(3)))
     greetings = set()
     async with trio.open_nursery() as nursery:
         for _ in range(10):
@@ -139,7 +138,7 @@ async def test_no_two_challenges_are_the_same() -> None:
 
 
 async def test_one_client_too_many_is_told_so() -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)), max_clients=1)
+    served = publisher(records(adds(3)), max_clients=1)
     async with trio.open_nursery() as nursery:
         first = connect(nursery, served)
         await first.receive_some()
@@ -160,7 +159,7 @@ async def test_one_client_too_many_is_told_so() -> None:
 async def test_a_client_that_does_not_go_on_is_let_go(
     is_authenticated: bool, patience_s: int, autojump_clock: MockClock
 ) -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)))
+    served = publisher(records(adds(3)))
     async with trio.open_nursery() as nursery:
         stream = connect(nursery, served)
         greeting = bytes(await stream.receive_some()).decode()
@@ -179,7 +178,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "market_depth")
-    served = publisher(lambda: MemoryRecording(adds(3)))
+    served = publisher(records(adds(3)))
     _, theirs = lockstep_stream_pair()
     start = trio.current_time()
     await served.serve(theirs)
@@ -192,7 +191,7 @@ LINES = b"schema=mbo|symbols=ACME\nstart_session=0\n"
 
 @pytest.mark.parametrize("length", range(0, len(LINES) + 1, 8))
 async def test_a_client_may_leave_at_any_moment(length: int, caplog: pytest.LogCaptureFixture) -> None:
-    served = publisher(lambda: MemoryRecording(adds(3)), choose_pacing(rate=0.001))
+    served = publisher(records(adds(3)), choose_pacing(rate=0.001))
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(served.serve, theirs)
@@ -205,7 +204,7 @@ async def test_a_client_may_leave_at_any_moment(length: int, caplog: pytest.LogC
 
 async def test_the_end_of_the_publisher_leaves_no_torn_record() -> None:
     events = adds(100_000)
-    served = publisher(lambda: MemoryRecording(*np.split(events, 10)), loop=True)
+    served = publisher(records(*np.split(events, 10)), loop=True)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         running = trio.CancelScope()
