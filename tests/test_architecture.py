@@ -12,7 +12,8 @@ PACKAGES = ["protocol", "simulator", "market_depth"]
 
 ROOMS = [
     {"book", "clock", "config", "metrics", "logging"},
-    {"feeds", "stream", "store", "client"},
+    {"feeds", "stream", "client"},
+    {"store"},
     {"server", "publish", "rebuild"},
     {"app", "bench"},
     {"cli"},
