@@ -15,7 +15,7 @@ from tests.market_depth.feeds.dbn_files import START_NS
 ACME = Instrument("ACME", "TEST.MBO", 7, SCALE // 4, SCALE // 1000)
 BETA = Instrument("BETA", "TEST.MBO", 8, SCALE // 100, 50 * SCALE)
 
-__all__ = ["ACME", "BETA", "START_NS", "content_of", "databento_reads", "delivered"]
+__all__ = ["ACME", "BETA", "START_NS", "content_of", "databento_reads", "delivered", "readable_part"]
 
 
 def content_of(path: Path) -> bytes:
@@ -28,6 +28,14 @@ def content_of(path: Path) -> bytes:
     assert frame.eof
     assert not frame.unused_data
     return whole
+
+
+def readable_part(path: Path) -> bytes:
+    """What can be read of a file that may be cut short."""
+    content = path.read_bytes()
+    return (
+        zstandard.ZstdDecompressor().decompressobj().decompress(content) if path.suffix == ".zst" else content
+    )
 
 
 def databento_reads(path: Path) -> tuple[Metadata, bytes]:
