@@ -52,6 +52,13 @@ class PendingEvents:
         ends = self._event_ends_within(min(due, MAX_BATCH_RECORDS))
         return int(ends[-1]) - self._taken if ends.size else self.shortest_batch()
 
+    def batch_of(self, events: int) -> tuple[int, int]:
+        """How many records up to the end of so many events, or of as many as a batch may have, and how many events
+        those are; at least one.
+        """
+        ends = self._event_ends_within(MAX_BATCH_RECORDS)[:events]
+        return (int(ends[-1]) - self._taken, len(ends)) if ends.size else (self.shortest_batch(), 1)
+
     def take(self, count: int) -> OrderEvents:
         """The next `count` records, which are no longer pending."""
         batch = self._events[self._taken : self._taken + count]

@@ -1,52 +1,105 @@
-"""Plays a recording: hands over its batches when they are due, at the chosen pace."""
+"""Plays a recording: hands over its batches when they are due, at the chosen pace, and from wherever it is told to.
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Protocol, Self, TypeVar
+    running ◄──► paused        `pause`, `resume`; `step` hands over some events and leaves it paused
+    running, paused, done ──► idle        `stop`
+    idle, done ──► running        `start`; from done also `seek`
+    running, paused ──► done        the end is reached
+    running, paused ──► failed        the recording is damaged here; final
+
+A replay that was opened to be controlled waits when it is idle or done; any other one ends. `seek` and `start` go
+elsewhere in the recording: the books there come as a snapshot, one event that clears and fills them (see
+`market_depth.book.snapshot`), so that whoever follows the batches needs to know nothing of replays.
+
+The methods for control may be called at any time from any task of the same event loop. They only leave word, and wake
+`__anext__`, which does all the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import trio
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState, Source
-from market_depth.feeds.pacing import LAST_NS, NS_PER_S, Pacing, PacingError, Times
+from market_depth.feeds.pacing import LAST_NS, NS_PER_S, PacingError
 from market_depth.feeds.pending import PendingEvents
-from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
-from protocol.instrument import Instrument
+from market_depth.feeds.schedule import Schedule
+from market_depth.feeds.seekable import SeekableRecording
+from protocol.events import ORDER_EVENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from market_depth.feeds.pacing import Pacing
+    from market_depth.feeds.recording import Recording
+    from market_depth.feeds.seekable import Chunk
+    from protocol.events import OrderEvents
 
 WAKE_INTERVAL_NS = 1_000_000
 """A replay that is on time hands over at most once in this time: waking for each event of a burst costs more than a
 millisecond's delay is worth."""
 
+NO_EVENTS = np.empty(0, ORDER_EVENT)
+ARRIVED = object()
+
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
 
-class Recording(Protocol):
-    """Order events that can be read from the start, as often as wanted."""
 
-    @property
-    def name(self) -> str:
-        """What logs, health and errors call it."""
+class ReplayState(StrEnum):
+    """What a replay is doing."""
 
-    @property
-    def instruments(self) -> Sequence[Instrument]:
-        """Every instrument in it."""
+    IDLE = "IDLE"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    DONE = "DONE"
+    FAILED = "FAILED"
 
-    @property
-    def start_ns(self) -> int:
-        """Its first `ts_recv`, ns since the epoch; 0 when there is none."""
 
-    @property
-    def blocks(self) -> bool:
-        """Whether `read` and `rewind` may wait for a disk, and so belong in a thread."""
+class ReplayStateError(Exception):
+    """A replay cannot do this in its present state; in another it could."""
 
-    def read(self) -> OrderEvents:
-        """The next order events, contiguous and aligned, a bounded number; none at the end. Raises: FeedError."""
+    def __init__(self, name: str, state: str, remedy: str) -> None:
+        super().__init__(name, state, remedy)
+        self.name = name
+        self.state = state
+        self.remedy = remedy
 
-    def rewind(self) -> None:
-        """Go back to the first order event."""
+    def __str__(self) -> str:
+        return f"{self.name} is {self.state}: {self.remedy}"
 
-    def close(self) -> None:
-        """Let go of the file. Closing again does nothing."""
+
+@dataclass(frozen=True, slots=True)
+class Playing:
+    """How a replay is played from its start: at which pace, how often, and which part. Times are ns since the epoch."""
+
+    pacing: Pacing
+    loops: bool = False
+    start_ns: int | None = None
+    """The books are those of this instant at first; None: empty, before the first event."""
+    end_ns: int | None = None
+    """Events that are over later are not played; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a replay has come."""
+
+    state: ReplayState
+    position_ns: int
+    """The recorded time that is played, ns since the epoch."""
+    records: int
+    """How many records of the recording lie before that."""
+    share: float
+    """How much of the recording lies before that, from 0 to 1, about."""
+    playing: Playing
+    error: str | None
 
 
 class ReplayFeed:
@@ -59,10 +112,16 @@ class ReplayFeed:
     source: Source = "replay"
 
     def __init__(
-        self, recording: Recording, pacing: Pacing, *, loop: bool = False, limit: int | None = None
+        self,
+        recording: Recording,
+        pacing: Pacing,
+        *,
+        loop: bool = False,
+        limit: int | None = None,
+        is_controlled: bool = False,
     ) -> None:
-        """`loop`: start again at the end; each round begins with a batch of Clears, one for every (instrument,
-        publisher) in the recording, which pacing and limit do not count. `limit`: play the first so many records.
+        """`loop`: start again at the end; each round begins with a snapshot of empty books, which pacing and limit do
+        not count. `limit`: there are only the first so many records. `is_controlled`: at the end wait to be told more.
 
         Raises: PacingError for a limit below 1.
         """
@@ -71,34 +130,193 @@ class ReplayFeed:
         self.name = recording.name
         self.instruments = tuple(recording.instruments)
         self.state = FeedState.WAITING
+        self._is_controlled = is_controlled
         self._recording = recording
-        self._pacing = pacing
-        self._limit = limit
-        self._loops = loop
-        self._books = BooksSeen()
-        self._clears = np.empty(0, ORDER_EVENT)
-        self._pending = PendingEvents()
-        self._started_at: float | None = None
-        self._delivered = 0
-        self._next_wake_ns = 0
-        self._market_time_ns = recording.start_ns
+        self._seekable = SeekableRecording(recording, limit)
+        self._playing = Playing(pacing, loop)
+        self._play = ReplayState.RUNNING
+        self._is_over = False
+        self._error: str | None = None
 
-        self._rounds_ns = 0  # how long the rounds before this one were, in recorded time
-        self._read = 0  # records of this round
-        self._reached_ns = recording.start_ns  # recorded time of the last of them
+        # What control has left word of.
+        self._changed = trio.Event()
+        self._goal: _Goal | None = None
+        self._steps = 0  # events still to be handed over while paused
+        self._arrivals: list[_Arrival] = []  # of those who wait for goal and steps
+
+        # What was read and is still to be handed over: first of all the snapshot.
+        self._snapshot = NO_EVENTS
+        self._pending = PendingEvents()
         self._is_read_out = False
         self._is_reading = False
         self._damage: FeedError | None = None
+        self._records_read = 0
+        self._share_read = 0.0
+
+        self._schedule = Schedule(pacing)
+        self._origin_s: float | None = None  # of the schedule's clock, on trio's
+        self._next_wake_ns = 0
+        self._delivered = 0  # records that the schedule has counted, of all rounds
+        # Played time is ns after the recording's first record, and goes on from round to round.
+        self._reached_ns = 0
+        self._rounds_ns = 0  # by how much the present round is later than the recording
+        self._has_played = False  # anything since the start: if not, there is nothing to play again
+        self._market_time_ns = recording.start_ns
 
     @classmethod
-    async def open(cls, path: Path, pacing: Pacing, *, loop: bool = False, limit: int | None = None) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        pacing: Pacing,
+        *,
+        loop: bool = False,
+        limit: int | None = None,
+        is_controlled: bool = False,
+    ) -> Self:
         """The replay of a DBN file. Raises: the errors of DbnFile."""
         from market_depth.feeds.dbn import DbnFile  # its decoder is loaded only where a file is played
 
-        return cls(await trio.to_thread.run_sync(DbnFile, path), pacing, loop=loop, limit=limit)
+        recording = await trio.to_thread.run_sync(DbnFile, path)
+        return cls(recording, pacing, loop=loop, limit=limit, is_controlled=is_controlled)
 
     def market_time(self) -> int:
         return self._market_time_ns
+
+    def progress(self) -> Progress:
+        """What the replay is doing, and how far it has come."""
+        records = self._records_read - len(self._pending)
+        share = self._share_read * records / self._records_read if self._records_read else 0.0
+        return Progress(self._play, self._position_ns(), records, share, self._playing, self._error)
+
+    def _position_ns(self) -> int:
+        # Between two records the time played goes on, but never past the next one: that may be late.
+        ahead = int(self._pending.times[0]) if len(self._pending) else self._reached_ns
+        played = min(
+            max(self._schedule.reached(self._now_ns()), self._reached_ns), max(ahead, self._reached_ns)
+        )
+        return self._recording.start_ns + played - self._rounds_ns
+
+    # Control: may be called at any time, and only leaves word.
+
+    def pause(self) -> None:
+        """Let time stand still. A replay that is paused stays so.
+
+        Raises: ReplayStateError when it is idle, done or over.
+        """
+        self._check(ReplayState.RUNNING, ReplayState.PAUSED)
+        self._play = ReplayState.PAUSED
+        self._schedule.stop(self._now_ns())
+        self._wake()
+
+    def resume(self) -> None:
+        """Let time go on. A replay that runs just runs on.
+
+        Raises: ReplayStateError when it is idle, done or over.
+        """
+        self._check(ReplayState.RUNNING, ReplayState.PAUSED)
+        self._steps = 0
+        self._run()
+
+    async def step(self, events: int = 1) -> None:
+        """Hand over the next events, however far away they are, and be paused. Returns when that is done.
+
+        Raises: ReplayStateError when it is idle, done or over, or closed meanwhile.
+        """
+        self.pause()
+        self._steps += events
+        await self._arrive()
+
+    async def seek(self, instant_ns: int) -> None:
+        """Go on with what follows an instant (ns since the epoch). Returns when the books of that instant are there.
+
+        They are those that playing up to there gives: before the first event empty; after the last one the replay is
+        done. It stays paused or running; one that was done runs.
+        Raises: ReplayStateError when it is idle or over, or closed meanwhile.
+        """
+        self._check(ReplayState.RUNNING, ReplayState.PAUSED, ReplayState.DONE)
+        end_ns = LAST_NS if self._playing.end_ns is None else self._playing.end_ns
+        self._set_goal(min(max(instant_ns, 0), end_ns))
+        if self._play is ReplayState.DONE:
+            self._run()
+        await self._arrive()
+
+    def set_pacing(self, pacing: Pacing) -> None:
+        """Go on at another pace, from here and now.
+
+        Raises: ReplayStateError when the replay is over.
+        """
+        self._check(*ReplayState)
+        self._schedule.set_pacing(pacing, self._now_ns(), self._delivered, self._reached_ns)
+        self._playing = replace(self._playing, pacing=pacing)
+        self._next_wake_ns = 0
+        self._wake()
+
+    async def start(self, playing: Playing) -> bool:
+        """Play from the start, if the replay is idle or done. Returns when the books of the start are there.
+
+        Returns: whether it was; a replay that runs or is paused goes on as it was told before.
+        Raises: ReplayStateError when it is over, or closed meanwhile.
+        """
+        self._check(*ReplayState)
+        if self._play in (ReplayState.RUNNING, ReplayState.PAUSED):
+            return False
+        self.set_pacing(playing.pacing)
+        self._playing = playing
+        self._set_goal(playing.start_ns)
+        self._run()
+        await self._arrive()
+        return True
+
+    def stop(self) -> None:
+        """Play no more; the books stay as they are. A replay that is idle stays so.
+
+        Raises: ReplayStateError when it is over.
+        """
+        self._check(*ReplayState)
+        self._play = ReplayState.IDLE
+        self._schedule.stop(self._now_ns())
+        self._goal = None
+        self._steps = 0
+        self._wake()
+
+    def _check(self, *states: ReplayState) -> None:
+        if self._is_over:
+            raise ReplayStateError(self.name, self.state.upper(), self._error or "it plays no more")
+        if self._play not in states:
+            raise ReplayStateError(self.name, self._play, "start it first")
+
+    def _run(self) -> None:
+        self._play = ReplayState.RUNNING
+        if self.state is FeedState.COMPLETED:
+            self.state = FeedState.RUNNING
+        if self.state is FeedState.RUNNING:  # before the first call for a batch, time has not begun
+            self._schedule.run(self._now_ns())
+        self._wake()
+
+    def _set_goal(self, instant_ns: int | None) -> None:
+        self._goal = _Goal(instant_ns)
+        self._steps = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _arrive(self) -> None:
+        """Wait until goal and steps were handed over and taken."""
+        arrival = _Arrival()
+        self._arrivals.append(arrival)
+        await arrival.event.wait()
+        if not arrival.has_arrived:
+            self._check()
+
+    def _tell_arrivals(self, *, have_arrived: bool) -> None:
+        for arrival in self._arrivals:
+            arrival.has_arrived = have_arrived
+            arrival.event.set()
+        self._arrivals.clear()
+
+    # Playing: all in the task that calls for batches.
 
     def __aiter__(self) -> Self:
         return self
@@ -106,10 +324,13 @@ class ReplayFeed:
     async def __anext__(self) -> OrderEvents:
         if self.state is FeedState.WAITING:
             self.state = FeedState.RUNNING
-            self._started_at = trio.current_time()
+            if self._play is ReplayState.RUNNING:
+                self._schedule.run(self._now_ns())
         try:
             batch = await self._next_batch()
-        except FeedError:
+        except FeedError as error:
+            self._error = str(error)
+            self._play = ReplayState.FAILED
             self._end(FeedState.FAILED)
             raise
         if batch is None:
@@ -122,134 +343,183 @@ class ReplayFeed:
         await trio.lowlevel.checkpoint()
 
     def _end(self, state: FeedState) -> None:
-        if self._is_running():
+        if not self._is_over:
+            self._is_over = True
             self.state = state
+            self._wake()
+            self._tell_arrivals(have_arrived=False)
         if not self._is_reading:
             self._recording.close()
 
-    def _is_running(self) -> bool:
-        return self.state in (FeedState.WAITING, FeedState.RUNNING)
-
     async def _next_batch(self) -> OrderEvents | None:
         """The next batch when it is due, or None at the end. Cancelled, it has changed nothing that matters."""
-        pending = self._pending
-        while self._is_running() and not self._is_read_out and not pending.has_batch():
-            await self._read_on()
-        if self._is_running() and not len(pending) and self._damage:
-            raise self._damage
-        if self._is_running() and not len(pending) and self._loops and self._read:
-            await self._start_next_round()
-        if not self._is_running():
-            return None
-        if len(self._clears):
-            return await self._next_clears()
-        if not len(pending):
-            return None
-        shortest = pending.shortest_batch()
-        due_ns = self._pacing.due_at(self._delivered + shortest, int(pending.times[shortest - 1]))
-        now_ns = await self._wait_until(max(due_ns, self._next_wake_ns))
-        if not self._is_running():
-            return None
-        due = self._pacing.due(now_ns, self._delivered, pending.times)
-        count = pending.longest_batch(due)
-        self._market_time_ns = self._recording.start_ns + int(pending.times[count - 1]) - self._rounds_ns
-        self._delivered += count
-        # Where everything at hand was due, more may be: then the replay is behind and goes on at once.
-        self._next_wake_ns = 0 if due == len(pending.times) else now_ns + WAKE_INTERVAL_NS
-        return pending.take(count)
+        while not self._is_over:
+            # Whoever calls has taken everything that was handed over before.
+            if self._goal is None and not len(self._snapshot) and not self._steps:
+                self._tell_arrivals(have_arrived=True)
+            batch: OrderEvents | None = None
+            if len(self._snapshot):
+                batch = await self._take_snapshot()
+            elif self._goal is not None:
+                await self._seek(self._goal)
+            elif self._play is ReplayState.DONE and not self._is_controlled:
+                break
+            elif self._play in (ReplayState.IDLE, ReplayState.DONE):
+                await self._changed.wait()
+            elif not self._pending.has_batch() and not self._is_read_out:
+                await self._read_on()
+            elif not len(self._pending):
+                await self._finish_round()
+            elif self._steps:
+                batch = await self._take_steps()
+            elif self._play is ReplayState.PAUSED:
+                await self._changed.wait()
+            else:
+                batch = await self._take_due()
+            if batch is not None:
+                return batch
+        return None
 
-    async def _wait_until(self, wake_ns: int) -> int:
-        """Let others run, at least once, and until the replay's time is `wake_ns` or later. Returns: its time then."""
-        now_ns = self._elapsed_ns()
+    async def _take_snapshot(self) -> OrderEvents:
+        await trio.lowlevel.checkpoint()
+        batch, self._snapshot = self._snapshot[:MAX_BATCH_RECORDS], self._snapshot[MAX_BATCH_RECORDS:]
+        return batch
+
+    async def _take_steps(self) -> OrderEvents | None:
+        changed = self._changed
+        await trio.lowlevel.checkpoint()
+        if changed.is_set():
+            return None
+        count, events = self._pending.batch_of(self._steps)
+        self._steps -= events
+        batch = self._take(count)
+        self._schedule.go_to(self._now_ns(), self._delivered, self._reached_ns)
+        return batch
+
+    async def _take_due(self) -> OrderEvents | None:
+        """What is due, when something is; None when somebody has left word before."""
+        pending, changed = self._pending, self._changed
+        shortest = pending.shortest_batch()
+        due_ns = self._schedule.due_at(self._delivered + shortest, int(pending.times[shortest - 1]))
+        wake_ns = max(due_ns, self._next_wake_ns)
+        now_ns = self._now_ns()
         if wake_ns <= now_ns:
             await trio.lowlevel.checkpoint()
-            return now_ns
-        await trio.sleep((wake_ns - now_ns) / NS_PER_S)
-        # The loop's clock counts in fractions of a second and may stop a nanosecond short.
-        return max(self._elapsed_ns(), wake_ns)
+        else:
+            with trio.move_on_after((wake_ns - now_ns) / NS_PER_S):
+                await changed.wait()
+            # The loop's clock counts in fractions of a second and may stop a nanosecond short.
+            now_ns = max(self._now_ns(), wake_ns)
+        if changed.is_set():
+            return None
+        due = self._schedule.due(now_ns, self._delivered, pending.times)
+        # Where everything at hand was due, more may be: then the replay is behind and goes on at once.
+        self._next_wake_ns = 0 if due == len(pending.times) else now_ns + WAKE_INTERVAL_NS
+        return self._take(pending.longest_batch(due))
 
-    def _elapsed_ns(self) -> int:
-        if self._started_at is None:
-            return 0
-        return round((trio.current_time() - self._started_at) * NS_PER_S)
+    def _take(self, count: int) -> OrderEvents:
+        self._reached_ns = int(self._pending.times[count - 1])
+        self._market_time_ns = self._recording.start_ns + self._reached_ns - self._rounds_ns
+        self._delivered += count
+        self._has_played = True
+        return self._pending.take(count)
+
+    def _now_ns(self) -> int:
+        if self._origin_s is None:
+            self._origin_s = trio.current_time()
+        return round((trio.current_time() - self._origin_s) * NS_PER_S)
 
     async def _read_on(self) -> None:
         """Read the next records of this round into `_pending`."""
         try:
-            events = await self._run(self._recording.read)
+            chunk, self._records_read, self._share_read = await self._call(self._read)
         except FeedError as damage:
             # What was read before is good and goes out first.
             self._damage = damage
-            events = np.empty(0, ORDER_EVENT)
-        if self._limit is not None:
-            events = events[: self._limit - self._read]
-        self._read += len(events)
-        self._is_read_out = not len(events) or self._read == self._limit
-        if len(events):
-            self._pending.append(events, self._times_of(events))
-            if self._loops:
-                self._books.note(events)
+            self._is_read_out = True
+            return
+        self._is_read_out = not len(chunk.events)
+        times = chunk.times - self._recording.start_ns
+        self._pending.append(chunk.events, np.minimum(times, LAST_NS - self._rounds_ns) + self._rounds_ns)
 
-    def _times_of(self, events: OrderEvents) -> Times:
-        """When events were recorded, in ns after the replay's first record and never falling.
+    def _read(self) -> tuple[Chunk, int, float]:
+        chunk = self._seekable.read()
+        return chunk, self._seekable.records, self._seekable.share()
 
-        A record without a time, or with an earlier one than its predecessor, goes with its predecessor.
+    async def _finish_round(self) -> None:
+        """Nothing is left: begin again, or be done."""
+        if self._damage is not None:
+            raise self._damage
+        if self._playing.loops and self._has_played:
+            goal = _Goal(self._playing.start_ns)
+            if await self._travel(goal, is_wanted=lambda: self._goal is None and not self._is_over):
+                # Time goes on as if the round were recorded after the one before.
+                self._rounds_ns = self._reached_ns - self._played_ns(goal)
+            return
+        self._play = ReplayState.DONE
+        self.state = FeedState.COMPLETED
+        self._steps = 0
+        self._schedule.stop(self._now_ns())
+        self._reached_ns = self._market_time_ns - self._recording.start_ns + self._rounds_ns
+        logger.info("replay done feed=%s", self.name)
+
+    async def _seek(self, goal: _Goal) -> None:
+        if await self._travel(goal, is_wanted=lambda: self._goal is goal and not self._is_over):
+            self._goal = None
+            self._reached_ns = self._played_ns(goal) + self._rounds_ns
+            now_ns = self._now_ns()
+            self._schedule.go_to(now_ns, self._delivered, self._reached_ns)
+            if self._play is ReplayState.RUNNING:
+                self._schedule.run(now_ns)
+
+    async def _travel(self, goal: _Goal, is_wanted: Callable[[], bool]) -> bool:
+        """Go where the goal is, and have the snapshot of it to hand over.
+
+        Returns: whether we are there; as soon as it is not wanted any more, we leave it.
         """
-        times = events["ts_recv"].astype(np.int64)  # "no time" becomes -1
-        times[0] = max(times[0], self._reached_ns)
-        np.maximum.accumulate(times, out=times)
-        self._reached_ns = int(times[-1])
-        times -= self._recording.start_ns
-        return np.minimum(times, LAST_NS - self._rounds_ns) + self._rounds_ns
-
-    async def _start_next_round(self) -> None:
-        await self._run(self._recording.rewind)
-        start_ns = self._recording.start_ns
-        self._rounds_ns += self._reached_ns - start_ns
-        self._reached_ns = start_ns
-        self._read = 0
+        self._seekable.end_ns = self._playing.end_ns
+        way = self._seekable.go_to(goal.instant_ns)
+        while await self._call(lambda: next(way, ARRIVED)) is not ARRIVED:
+            if not is_wanted():
+                return False
+        snapshot, share = await self._call(lambda: (self._seekable.snapshot(), self._seekable.share()))
+        if not is_wanted():
+            return False
+        self._snapshot = snapshot
+        self._pending = PendingEvents()
         self._is_read_out = False
-        self._clears = self._books.clears(start_ns)
+        self._damage = None
+        self._has_played = goal.instant_ns != self._playing.start_ns
+        self._next_wake_ns = 0
+        self._records_read, self._share_read = self._seekable.records, share
+        self._market_time_ns = self._seekable.position_ns
+        return True
 
-    async def _next_clears(self) -> OrderEvents:
-        await trio.lowlevel.checkpoint()
-        batch, self._clears = self._clears[:MAX_BATCH_RECORDS], self._clears[MAX_BATCH_RECORDS:]
-        self._market_time_ns = self._recording.start_ns
-        return batch
+    def _played_ns(self, goal: _Goal) -> int:
+        """The played time at which a goal lies, in the recording's first round."""
+        return 0 if goal.instant_ns is None else max(0, goal.instant_ns - self._recording.start_ns)
 
-    async def _run(self, function: Callable[[], T]) -> T:
+    async def _call(self, function: Callable[[], T]) -> T:
         """What `function` of the recording returns. A file that is closed meanwhile is closed afterwards."""
         self._is_reading = True
         try:
             return await trio.to_thread.run_sync(function) if self._recording.blocks else function()
         finally:
             self._is_reading = False
-            if not self._is_running():
+            if self._is_over:
                 self._recording.close()
 
 
-class BooksSeen:
-    """Which books, one for each (instrument, publisher), a recording has events of."""
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """Where to go in the recording; None: to its beginning. Each is its own, however equal it looks."""
+
+    instant_ns: int | None
+
+
+class _Arrival:
+    """Somebody who waits until something was handed over."""
 
     def __init__(self) -> None:
-        self._headers: set[int] = set()
-
-    def note(self, events: OrderEvents) -> None:
-        """Remember the books of `events`."""
-        self._headers.update(np.unique(_headers(events)).tolist())
-
-    def clears(self, ts_ns: int) -> OrderEvents:
-        """A Clear for every book seen, by instrument id and publisher, each an event of the time `ts_ns`."""
-        events = order_events(len(self._headers))
-        _headers(events)[:] = sorted(self._headers)
-        events["ts_event"] = events["ts_recv"] = ts_ns
-        events["price"] = UNDEF_PRICE
-        events["action"] = Action.CLEAR
-        events["side"] = Side.NONE
-        events["flags"] = Flag.LAST
-        return events
-
-
-def _headers(events: OrderEvents) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    """The first eight bytes of each row as one integer: instrument id, publisher id, and what all rows share."""
-    return events.view("<u8").reshape(len(events), -1)[:, 0]
+        self.event = trio.Event()
+        self.has_arrived = False

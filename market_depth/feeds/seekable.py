@@ -134,9 +134,10 @@ class SeekableRecording:
             raise self._damage
         return chunk
 
-    def share_read(self) -> float:
-        """How much of the recording as it is stored was read, from 0 to 1, about."""
-        return min(1.0, self.recording.bytes_read / max(1, self.recording.size_bytes))
+    def share(self) -> float:
+        """How much of the recording as it is stored lies before the next record, from 0 to 1, about."""
+        read = self.recording.bytes_read / max(1, self.recording.size_bytes)
+        return min(1.0, read * self.records / max(1, self.records + len(self._ahead.events)))
 
     def go_to(self, instant_ns: int | None) -> Iterator[None]:
         """Let the next `read` begin after the last event that is over at an instant; None: at the first event.

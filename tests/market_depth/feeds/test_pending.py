@@ -59,6 +59,23 @@ def test_the_longest_batch_ends_at_the_last_event_end_among_the_records_due(
     assert pending(count, event_ends).longest_batch(due) == longest
 
 
+@pytest.mark.parametrize(
+    ("count", "event_ends", "events", "batch"),
+    [
+        (9, [2, 4, 7], 1, (2, 1)),
+        (9, [2, 4, 7], 2, (4, 2)),
+        (9, [2, 4, 7], 9, (7, 3)),
+        (9, [], 2, (9, 1)),
+        (MAX_BATCH_RECORDS + 9, [4, MAX_BATCH_RECORDS + 1], 2, (4, 1)),
+        (MAX_BATCH_RECORDS + 9, [], 2, (MAX_BATCH_RECORDS, 1)),
+    ],
+)
+def test_a_batch_of_some_events_ends_with_the_last_of_them_that_it_has_room_for(
+    count: int, event_ends: list[int], events: int, batch: tuple[int, int]
+) -> None:
+    assert pending(count, event_ends).batch_of(events) == batch
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.sets(st.integers(1, 72)), st.data())
 def test_batches_joined_are_the_records_appended_and_are_cut_behind_event_ends(
     chunks: list[int], event_ends: set[int], data: st.DataObject

@@ -9,45 +9,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from market_depth.feeds.base import MAX_BATCH_RECORDS, Feed, FeedError, FeedState
+from market_depth.feeds.base import MAX_BATCH_RECORDS, Feed, FeedState
 from market_depth.feeds.dbn import DamagedFileError, FileUnreadableError
 from market_depth.feeds.pacing import Pacing, PacingError, choose_pacing
 from market_depth.feeds.replay import ReplayFeed
 from protocol.events import ORDER_EVENT, Action, Flag, OrderEvents
-from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import START_NS, adds, compressed, encoded, write
+from tests.market_depth.feeds.memory_recording import MemoryRecording
 
 MS = 1_000_000
 S = 1000 * MS
-
-
-class MemoryRecording:
-    """A recording that needs no disk and no thread: chunks, and an error after them if one is given."""
-
-    name = "memory"
-    blocks = False
-
-    def __init__(self, *chunks: OrderEvents, damage: FeedError | None = None) -> None:
-        self.instruments = [Instrument("ACME", "TEST.MBO", 7, SCALE // 100)]
-        self.start_ns = int(chunks[0]["ts_recv"][0]) if chunks else 0
-        self.is_closed = False
-        self._chunks = chunks
-        self._damage = damage
-        self._next = 0
-
-    def read(self) -> OrderEvents:
-        if self._next < len(self._chunks):
-            self._next += 1
-            return self._chunks[self._next - 1]
-        if self._damage:
-            raise self._damage
-        return np.empty(0, ORDER_EVENT)
-
-    def rewind(self) -> None:
-        self._next = 0
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 def replay(
@@ -211,9 +182,9 @@ async def test_a_loop_clears_every_book_and_starts_again_in_time(autojump_clock:
         (4, 3), (4, 1),
     ]  # fmt: skip
     for clears in (got[3][1], got[7][1]):
-        assert clears[["instrument_id", "publisher_id"]].tolist() == [(5, 9), (7, 1), (7, 2)]
+        assert clears[["instrument_id", "publisher_id"]].tolist() == [(7, 2), (5, 9), (7, 1)]
         assert set(clears["action"]) == {Action.CLEAR}
-        assert set(clears["flags"]) == {Flag.LAST}
+        assert clears["flags"].tolist() == [Flag.SNAPSHOT, Flag.SNAPSHOT, Flag.SNAPSHOT | Flag.LAST]
         assert set(clears["ts_recv"]) == set(clears["ts_event"]) == {START_NS}
         assert set(clears["length"]) == {14}
         assert set(clears["rtype"]) == {0xA0}

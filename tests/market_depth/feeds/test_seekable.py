@@ -254,7 +254,7 @@ def test_a_file_on_disk_is_set_to_any_instant(frames: int, tmp_path: Path) -> No
     recording: Recording = file
     played = SeekableRecording(recording)
     assert (read_all(played) == events).all()
-    assert played.share_read() == 1
+    assert played.share() == 1
     for number in (70_000, 10, 20_000, 40_000, 39_000, 81_000):
         arrive(played, START_NS + 1000 * number)
         assert played.records == number + 1
