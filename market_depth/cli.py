@@ -11,6 +11,8 @@ import typer
 
 from market_depth.bench.commands import app as bench
 from market_depth.logging import TRACE, LogLevel
+from market_depth.publish.command import publish
+from market_depth.rebuild.command import replay
 
 if TYPE_CHECKING:
     from market_depth.config import Address
@@ -33,9 +35,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-app.add_typer(bench)
 
 
 def main() -> None:
@@ -294,6 +293,11 @@ def watch(
     from market_depth.client.watcher import run_watch
 
     raise typer.Exit(run_watch(addr, symbol, data_type.value, levels, once))
+
+
+app.command()(replay)
+app.command()(publish)
+app.add_typer(bench)
 
 
 def announce(address: "Address", symbols: list[str]) -> None:
