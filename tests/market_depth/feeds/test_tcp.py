@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState
+from market_depth.feeds.dbn_stream import SKIPPED_RECORDS
 from market_depth.feeds.gateway_text import END_OF_RECORDING, Fields, Lines, parse_line
 from market_depth.feeds.gateway_url import parse_gateway_url
 from market_depth.feeds.tcp import TcpFeed, pause_s
@@ -203,8 +204,8 @@ LOSSES: dict[str, tuple[list[Step], str]] = {
     "silent": ([60.0], "silent for 20 s"),
     "torn": ([adds(1).tobytes()[:17]], "the gateway closed the connection"),
     "rubbish": ([bytes(64), 60.0], "no record"),
-    "complains": ([error("No more for you", "api_key_deactivated")], "No more for you"),
-    "skipped": ([error("Too slow", "skipped_records_after_slow_reading"), 60.0], "skipped records: Too slow"),
+    "complains": ([error("No more for you", 2)], "No more for you"),
+    "skipped": ([error("Too slow", SKIPPED_RECORDS), 60.0], "skipped records: Too slow"),
     "replayed": ([system("Finished", "replay_completed")], "the gateway closed the connection"),
 }
 
@@ -336,7 +337,7 @@ OPENINGS: dict[str, tuple[Callable[[], list[list[Step] | OSError | bytes]], str]
     "no gateway": (lambda: [b"SSH-2.0-OpenSSH\r\n"] * 99, "a gateway's lsg_version was expected"),
     "no answer": (lambda: [[999.0]] * 9, "named no instruments within 15 s"),
     "unknown symbol": (
-        lambda: [[HEADER + error("Unknown symbol CLX5", "symbol_resolution_failed"), 9.0]],
+        lambda: [[HEADER + error("Unknown symbol CLX5", 4), 9.0]],
         "refused: Unknown symbol CLX5",
     ),
     "future version": (lambda: [[b"DBN\x09" + bytes(4)]] * 99, "the stream is DBN version 9"),
