@@ -28,6 +28,7 @@ from market_depth.server.pages import front_page
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
+from protocol.events import Action, Flag
 from protocol.messages import DATA_TYPES
 from protocol.session import Limits
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from market_depth.config import ServeConfig
     from market_depth.feeds.base import Feed
     from market_depth.server.http import Page
+    from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +120,10 @@ class LiveMarket:
         market.warm(engine)
         try:
             async for events in feed:
+                if begins_snapshot(events):
+                    market.close()
                 market.apply(events)
-                if not market.is_open and feed.state is not FeedState.WAITING:
+                if not (market.is_open or feed.state is FeedState.WAITING or breaks_off_snapshot(events)):
                     market.open()
                     broadcaster.hurry()
             logger.info("feed completed feed=%s", feed.name)
@@ -134,6 +138,16 @@ class LiveMarket:
             market.open()
             with trio.CancelScope(shield=True):
                 await feed.aclose()
+
+
+def begins_snapshot(events: OrderEvents) -> bool:
+    """Whether all that was known is void from here on: the source went elsewhere, or was lost and found."""
+    return bool(events["action"][0] == Action.CLEAR and events["flags"][0] & Flag.SNAPSHOT)
+
+
+def breaks_off_snapshot(events: OrderEvents) -> bool:
+    """Whether the batch ends inside a snapshot that is too large for it: the books are not whole yet."""
+    return bool(events["flags"][-1] & (Flag.SNAPSHOT | Flag.LAST) == Flag.SNAPSHOT)
 
 
 async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
@@ -156,7 +170,9 @@ async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
             from market_depth.feeds.replay import ReplayFeed
 
             pacing = choose_pacing(config.speed, config.rate)
-            feeds.append(await ReplayFeed.open(path, pacing, loop=config.loop, limit=config.limit))
+            feeds.append(
+                await ReplayFeed.open(path, pacing, loop=config.loop, limit=config.limit, is_controlled=True)
+            )
     except FeedOptionError as error:
         raise WrongCallError(str(error)) from error
     except FeedError as error:

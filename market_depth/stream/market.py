@@ -1,9 +1,9 @@
 """One feed's books, from the first event to what may be shown of them.
 
-    warming ──► waiting ──► open        the engine is compiled or loaded; the feed has handed over its first books
+    warming ──► waiting ◄──► open        the engine is compiled or loaded; the feed has handed over its books
 
 Nothing is shown before `open`: a subscriber that comes early waits for its first snapshot, it never sees a book that
-is empty only because we have just started.
+is empty only because we have just started. While a feed hands over other books instead, the market waits again.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ class Market:
         """Show the books from now on."""
         assert self._engine is not None, "nothing is shown before the engine is there"
         self.is_open = True
+
+    def close(self) -> None:
+        """Show nothing until the books are whole again."""
+        self.is_open = False
 
     def sequence(self, symbol: str) -> int:
         """How often the symbol's book has changed; equal sequence means equal book."""

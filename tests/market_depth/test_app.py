@@ -4,6 +4,7 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -80,6 +81,31 @@ async def test_a_client_that_came_first_gets_its_book_when_the_first_events_come
         assert wired.health()[1]["feeds"] == [
             {"name": "channel", "source": "live", "state": "running", "symbols": ["BTCUSD"], "error": None}
         ]
+        wired.sender.close()
+
+
+async def test_a_snapshot_goes_out_at_once_and_only_when_it_is_whole(wired: Wired) -> None:
+    clear, add = one_add(1), one_add(2)
+    clear["action"] = Action.CLEAR
+    clear["flags"] = add["flags"] = Flag.SNAPSHOT
+    last = one_add(3)
+    last["flags"] = Flag.SNAPSHOT | Flag.LAST
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wired.run)
+        await wired.sender.send(one_add(1))
+        await wait_all_tasks_blocked()
+        for batch in (np.concatenate([clear, add]), add):
+            await wired.sender.send(batch)
+            await wait_all_tasks_blocked()
+            await wired.broadcaster.broadcast()
+        assert [frame.sequence for frame in wired.client.frames] == [1]
+        await wired.sender.send(last)
+        await wait_all_tasks_blocked()
+        assert [frame.sequence for frame in wired.client.frames] == [1, 5]
+        whole = np.concatenate([clear, last])
+        await wired.sender.send(whole)
+        await wait_all_tasks_blocked()
+        assert [frame.sequence for frame in wired.client.frames] == [1, 5, 7]
         wired.sender.close()
 
 
