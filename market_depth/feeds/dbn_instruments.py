@@ -72,13 +72,16 @@ def inferred_tick_sizes(events: OrderEvents) -> dict[int, int]:
     DBN's order records do not carry the tick size. A step above 1 says that few prices were seen and not how they
     move, so it gives way to the power of ten that their decimals need: 0.01 for the one price 3720.25.
     """
-    priced = events[(events["price"] != UNDEF_PRICE) & (events["price"] != 0)]
-    priced = priced[np.argsort(priced["instrument_id"], kind="stable")]
-    if not len(priced):
+    # By column: picking whole rows takes three times as long.
+    ids, prices = events["instrument_id"], events["price"]
+    is_priced = (prices != UNDEF_PRICE) & (prices != 0)
+    ids, prices = ids[is_priced], prices[is_priced]
+    if not len(prices):
         return {}
-    ids, starts = np.unique(priced["instrument_id"], return_index=True)
-    steps: npt.NDArray[np.int64] = np.gcd.reduceat(priced["price"], starts)
+    order = np.argsort(ids, kind="stable")
+    distinct, starts = np.unique(ids[order], return_index=True)
+    steps: npt.NDArray[np.int64] = np.gcd.reduceat(prices[order], starts)
     return {
         instrument_id: step if step <= SCALE else 10 ** (SCALE_DIGITS - decimals_of(step))
-        for instrument_id, step in zip(ids.tolist(), map(abs, steps.tolist()), strict=True)
+        for instrument_id, step in zip(distinct.tolist(), map(abs, steps.tolist()), strict=True)
     }
