@@ -35,6 +35,19 @@ def timestamp_texts(ns: npt.NDArray[np.uint64]) -> Iterator[str]:
         yield f"{text}Z"
 
 
+def timestamp_ns(text: str) -> int:
+    """The instant that an RFC 3339 date-time names, exact to the nanosecond; negative before 1970.
+
+    Raises: ValueError when it is none.
+    """
+    if not is_timestamp(text):
+        raise ValueError(f"{text!r} is no RFC 3339 date-time")
+    whole, _, rest = text.upper().partition(".")
+    digits = rest.rstrip("Z").partition("+")[0].partition("-")[0]
+    seconds = datetime.fromisoformat(whole + rest[len(digits) :]) - _EPOCH
+    return seconds // timedelta(seconds=1) * NS_PER_S + int(digits.ljust(9, "0")[:9])
+
+
 def is_timestamp(text: str) -> bool:
     """Whether `text` is an RFC 3339 date-time that exists on the calendar."""
     if _RFC3339.fullmatch(text) is None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.timestamp import is_timestamp, timestamp_text, timestamp_texts
+from protocol.timestamp import is_timestamp, timestamp_ns, timestamp_text, timestamp_texts
 
 TIMES = st.integers(0, 2**64 - 1)
 
@@ -99,3 +99,31 @@ def test_anything_else_is_not(text: str) -> None:
 @given(st.text(max_size=30) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"))
 def test_any_text_is_a_timestamp_or_not(text: str) -> None:
     assert is_timestamp(text) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.000000001Z", 1),
+        ("1970-01-01T00:00:00.0000000019Z", 1),
+        ("1970-01-01T01:00:00.5+01:00", 500_000_000),
+        ("1969-12-31T19:00:00-05:00", 0),
+        ("1969-12-31T23:59:59.25Z", -750_000_000),
+        ("2025-09-24t20:00:00.000860001z", 1_758_744_000_000_860_001),
+        ("2025-09-24T20:00:00.123456789-05:30", 1_758_763_800_123_456_789),
+    ],
+)
+def test_timestamp_ns_is_exact_to_the_nanosecond(text: str, ns: int) -> None:
+    assert timestamp_ns(text) == ns
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_timestamp_ns_takes_back_what_timestamp_text_has_written(ns: int) -> None:
+    assert timestamp_ns(timestamp_text(ns)) == ns // 1000 * 1000
+
+
+@pytest.mark.parametrize("text", ["", "now", "2026-02-30T00:00:00Z", "2026-11-20", "1795193263"])
+def test_timestamp_ns_refuses_what_is_no_timestamp(text: str) -> None:
+    with pytest.raises(ValueError, match="is no RFC 3339 date-time"):
+        timestamp_ns(text)
