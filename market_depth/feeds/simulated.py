@@ -1,7 +1,8 @@
-"""The simulated feed: one synthetic venue for each symbol, trading in real time."""
+"""Simulated markets, one synthetic venue for each symbol: trading in real time, or made as fast as they are read."""
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,7 +12,7 @@ import trio
 import simulator
 from market_depth.clock import Clock
 from market_depth.feeds.base import FeedOptionError, FeedState, Source
-from protocol.events import OrderEvents
+from protocol.events import ORDER_EVENT, Flag, OrderEvents
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,19 @@ MAX_LAG_NS = 1_000_000_000
 """A market that is later than this lets its clock run slower than the wall clock: the events stay the same, and no
 debt builds up."""
 
+LAST_NS = 2**63 - 1
+"""The last time that a venue can tell, in 2262."""
+
+CHUNK_EVENTS = 8_192
+"""About so many events are made at a time where nobody waits for them: a few hundredths of a second's work."""
+
 BATCH_RECORDS = 500
 """About so many records at a time, so that other tasks wait 2 to 4 ms at most: a venue takes 4 to 7 µs for each."""
+
+MIN_RATE = 0.001
+MAX_RATE = 1_000_000
+"""Events a second. In rarer ones the venue's activity would change thousands of times from one to the next, and more
+than so many nobody can make."""
 
 TOLD_SLOWED_NS = 1_000_000_000
 """When the log mentions it: a hiccup of the machine is no news."""
@@ -58,14 +70,11 @@ class SimulatedFeed:
     ) -> None:
         """`events_per_second`: for each symbol, the scenario's own unless given; `clock`: dates the openings.
 
-        Raises: SimulationError for an unknown scenario, a malformed or repeated symbol, a rate that is not positive.
+        Raises: SimulationError for an unknown scenario, a malformed or repeated symbol, an impossible rate.
         """
         self._scenario = _scenario(scenario)
         self._listings = _listings(symbols)
-        if events_per_second is not None and not 0 < events_per_second < math.inf:
-            raise SimulationError(
-                self.name, f"{events_per_second} events a second are not possible", "give more than 0"
-            )
+        _check_rate(events_per_second)
         self.instruments = tuple(listing.instrument for listing in self._listings)
         self.state = FeedState.WAITING
         self.slowed_ns = 0
@@ -152,6 +161,98 @@ class SimulatedFeed:
             if len(batch) or not batches:
                 batches.append(batch)
         return batches[0] if len(batches) == 1 else np.concatenate(batches)
+
+
+class SimulatedMarkets:
+    """The order events of simulated instruments from their openings on, made as fast as they are read.
+
+    They are those of a SimulatedFeed that starts at `start_ns`, in the order of their times over all symbols. The same
+    arguments give the same events. Plain synchronous code, to be read in a thread.
+    """
+
+    name = SimulatedFeed.name
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        scenario: str,
+        seed: int,
+        events_per_second: float | None,
+        start_ns: int,
+        *,
+        max_records: int | None = None,
+        duration_s: float = math.inf,
+        max_step_s: float = math.inf,
+    ) -> None:
+        """`max_records`: end with the event that makes it so many, the opening snapshots included; `duration_s`: end
+        after so much market time, or in the year 2262; `max_step_s`: the most market time between two reads.
+
+        Raises: SimulationError, as SimulatedFeed does, and for a maximum or duration that is not positive.
+        """
+        self._scenario = _scenario(scenario)
+        self._listings = _listings(symbols)
+        _check_rate(events_per_second)
+        if max_records is not None and max_records < 1:
+            raise SimulationError(self.name, f"{max_records} events are too few", "give 1 or more")
+        if not duration_s > 0:
+            raise SimulationError(self.name, f"{duration_s:g} seconds are too short", "give more than 0")
+        self.instruments = tuple(listing.instrument for listing in self._listings)
+        self.start_ns = start_ns
+        self.now_ns = start_ns
+        """Up to when everything has been read, in ns since the epoch."""
+        self._end_ns = min(start_ns + _whole_ns(duration_s), LAST_NS)
+        rate = (events_per_second or self._scenario.events_per_second) * len(self._listings)
+        self._step_ns = max(1, _whole_ns(min(CHUNK_EVENTS / rate, max_step_s)))
+        self._seed = seed
+        self._events_per_second = events_per_second
+        self._max_records = max_records
+        self._records = 0
+        self._is_complete = False
+        self._venues: list[simulator.Venue] = []
+
+    def read(self) -> OrderEvents:
+        """The next order events, some thousands of them; none at the end."""
+        while self.now_ns < self._end_ns and not self._is_complete:
+            events = self._next_events()
+            if self._max_records is not None and self._records + len(events) >= self._max_records:
+                events = events[: _event_end(events, self._max_records - self._records)]
+                self._is_complete = True
+            self._records += len(events)
+            if len(events):
+                return events
+        return np.empty(0, ORDER_EVENT)
+
+    def _next_events(self) -> OrderEvents:
+        if len(self._venues) < len(self._listings):
+            listing = self._listings[len(self._venues)]
+            venue = simulator.Venue(
+                listing, self._scenario, self._seed, self.start_ns, self._events_per_second
+            )
+            self._venues.append(venue)
+            return venue.open()
+        self.now_ns = min(self.now_ns + self._step_ns, self._end_ns)
+        events = np.concatenate([venue.advance(self.now_ns, sys.maxsize) for venue in self._venues])
+        # A venue's records of one event have one time, so a stable sort keeps them together.
+        in_order: OrderEvents = events[np.argsort(events["ts_recv"], kind="stable")]
+        return in_order
+
+
+def _event_end(events: OrderEvents, count: int) -> int:
+    """Where the event ends whose record is the one number `count`, from 1."""
+    return count + int(np.argmax((events["flags"][count - 1 :] & Flag.LAST) != 0))
+
+
+def _whole_ns(seconds: float) -> int:
+    return round(min(seconds * NS_PER_S, LAST_NS))
+
+
+def _check_rate(events_per_second: float | None) -> None:
+    if events_per_second is not None and not MIN_RATE <= events_per_second <= MAX_RATE:
+        raise SimulationError(
+            SimulatedFeed.name,
+            f"{events_per_second} events a second are not possible",
+            f"give {MIN_RATE} to {MAX_RATE:,}",
+        )
 
 
 def _scenario(name: str) -> simulator.Scenario:

@@ -1,3 +1,6 @@
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import trio
@@ -12,6 +15,7 @@ from market_depth.feeds.simulated import (
     STEP_NS,
     TOLD_SLOWED_NS,
     SimulatedFeed,
+    SimulatedMarkets,
     SimulationError,
 )
 from protocol.events import ORDER_EVENT, Action, Flag, OrderEvents
@@ -161,9 +165,15 @@ async def test_closing_ends_the_iteration_also_of_one_who_waits(autojump_clock: 
             None,
             "simulator: there is no scenario 'wild'; choose one of calm, busy, trend, burst",
         ),
-        (("X",), "busy", 0.0, "simulator: 0.0 events a second are not possible; give more than 0"),
-        (("X",), "busy", float("nan"), "simulator: nan events a second are not possible; give more than 0"),
-        (("X",), "busy", float("inf"), "simulator: inf events a second are not possible; give more than 0"),
+        *(
+            (
+                ("X",),
+                "busy",
+                rate,
+                f"simulator: {rate} events a second are not possible; give 0.001 to 1,000,000",
+            )
+            for rate in (0.0, 0.0009, 1e-320, 1_000_001.0, float("nan"), float("inf"))
+        ),
     ],
 )
 def test_an_impossible_market_is_refused_in_one_line(
@@ -172,3 +182,85 @@ def test_an_impossible_market_is_refused_in_one_line(
     with pytest.raises(SimulationError) as raised:
         SimulatedFeed(symbols, scenario, 1, events_per_second, ManualClock(START_NS))
     assert str(raised.value) == text
+
+
+def markets(
+    *symbols: str,
+    seed: int = 7,
+    max_records: int | None = None,
+    duration_s: float = math.inf,
+    max_step_s: float = math.inf,
+) -> SimulatedMarkets:
+    return SimulatedMarkets(
+        symbols or SYMBOLS,
+        "busy",
+        seed,
+        200.0,
+        START_NS,
+        max_records=max_records,
+        duration_s=duration_s,
+        max_step_s=max_step_s,
+    )
+
+
+def read_all(made: SimulatedMarkets) -> OrderEvents:
+    batches = [np.empty(0, ORDER_EVENT)]
+    while len(batch := made.read()):
+        batches.append(batch)
+    return np.concatenate(batches)
+
+
+def test_markets_as_fast_as_they_are_read_have_the_venues_events_in_the_order_of_time() -> None:
+    made = markets(duration_s=30)
+    events = read_all(made)
+    assert made.now_ns == START_NS + 30 * SECOND
+    assert np.all(np.diff(events["ts_recv"].astype(np.int64)) >= 0)
+    for instrument in made.instruments:
+        venue = simulator.Venue(
+            simulator.listing(instrument.symbol), simulator.scenario("busy"), 7, START_NS, 200.0
+        )
+        expected = np.concatenate([venue.open(), venue.advance(START_NS + 30 * SECOND)])
+        np.testing.assert_array_equal(events[events["instrument_id"] == instrument.instrument_id], expected)
+
+
+def test_events_of_one_venue_stay_together_where_venues_are_mixed() -> None:
+    events = read_all(markets(duration_s=30))
+    is_inside = (events["flags"][:-1] & Flag.LAST) == 0
+    np.testing.assert_array_equal(
+        events["instrument_id"][1:][is_inside], events["instrument_id"][:-1][is_inside]
+    )
+
+
+def test_how_far_each_read_goes_changes_no_event() -> None:
+    made = markets(duration_s=5, max_step_s=0.1)
+    whole = read_all(markets(duration_s=5))
+    reads = [made.read() for _ in SYMBOLS]
+    assert made.now_ns == START_NS
+    while len(events := made.read()):
+        assert made.now_ns - int(events["ts_recv"][0]) <= 0.1 * SECOND
+        assert (made.now_ns - START_NS) % (SECOND // 10) == 0
+        reads.append(events)
+    np.testing.assert_array_equal(np.concatenate(reads), whole)
+
+
+@pytest.mark.parametrize("most", [1, 401, 1000, 1001, 1002, 1003])
+def test_a_maximum_of_records_is_kept_to_the_end_of_an_event(most: int) -> None:
+    whole = read_all(markets(duration_s=10))
+    events = read_all(markets(max_records=most))
+    np.testing.assert_array_equal(events, whole[: len(events)])
+    assert events["flags"][-1] & Flag.LAST
+    assert not np.any(events["flags"][most - 1 : -1] & Flag.LAST)
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (lambda: markets(max_records=0), "simulator: 0 events are too few; give 1 or more"),
+        (lambda: markets(duration_s=0), "simulator: 0 seconds are too short; give more than 0"),
+        (lambda: markets(duration_s=math.nan), "simulator: nan seconds are too short; give more than 0"),
+        (lambda: markets("x"), "simulator: symbol 'x' is malformed"),
+    ],
+)
+def test_impossible_markets_are_refused_in_one_line(made: Callable[[], SimulatedMarkets], text: str) -> None:
+    with pytest.raises(SimulationError, match=f"^{text}"):
+        made()
