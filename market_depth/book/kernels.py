@@ -288,6 +288,18 @@ trailing_zeros: Callable[[int], int] = cast("Any", intrinsic(_trailing_zeros))
 """How many of a number's lowest bits are zero."""
 
 
+def _cycles(_typing_context: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        counter = ir.FunctionType(ir.IntType(64), [])
+        return builder.call(builder.module.declare_intrinsic("llvm.readcyclecounter", (), counter), [])
+
+    return types.int64(), generate
+
+
+cycles: Callable[[], int] = cast("Any", intrinsic(_cycles))
+"""The processor's cycle counter; on x86 it runs at a constant rate."""
+
+
 widen: Callable[[int], int] = cast("Any", np.int64)
 """A 32-bit load as a 64-bit number: all arithmetic of the kernels is in one type."""
 
@@ -501,6 +513,14 @@ def touch(m: Memory, side: int, key: int) -> None:
 def forget_touches(m: Memory, side: int) -> None:
     m.sides[side * SIDE_WORDS + BEST_TOUCHED] = NO_KEY
     m.sides[side * SIDE_WORDS + WORST_TOUCHED] = ABOVE_KEYS
+
+
+@inlined
+def touched_sides(m: Memory, book: int) -> tuple[int, int]:
+    """The first touched side of a book, and the one behind the last. Mostly it is one: a loop, and nothing to guess."""
+    bids, asks = 2 * book, 2 * book + 1
+    first = bids + (m.sides[bids * SIDE_WORDS + BEST_TOUCHED] == NO_KEY)
+    return first, asks + (m.sides[asks * SIDE_WORDS + BEST_TOUCHED] != NO_KEY)
 
 
 @inlined
@@ -958,6 +978,19 @@ def level_after(m: Memory, side: int, taken: int) -> int:
 
 
 @inlined
+def rank_of(m: Memory, side: int, key: int, count: int) -> int:
+    """How many of a side's best `count` levels are better than a key; perhaps more, if that is all of them."""
+    end = run_end(m, side)
+    rank = 0
+    for i in range(1, PAD + 1):  # as in `position_of`
+        rank += m.keys[end - i] > key
+    if rank == PAD:
+        while rank < count and m.keys[end - 1 - rank] > key:
+            rank += 1
+    return rank
+
+
+@inlined
 def best_key(m: Memory, sides: Int64s, taken: Int64s) -> int:
     """The best key of all sides, after what is taken of each; NO_KEY if nothing is left."""
     best = NO_KEY
@@ -1019,6 +1052,132 @@ def read_queue(m: Memory, level: int, orders: Int64s, row: int) -> int:
         order = link(m, order, NEXT)
         row += 1
     return row
+
+
+# --- Tops: the best levels of a book after each event ---
+
+# A pair of levels, one of each side, as 64-bit words …
+PAIR_PRICE = 0  # the bid's, then the ask's
+PAIR_WORDS = 4
+# … and as 32-bit halves.
+PAIR_SIZE, PAIR_COUNT = 4, 6
+PAIR_HALVES = 8
+NO_PRICE = UNDEF_PRICE
+
+
+class Tops(NamedTuple):
+    """Where the tops of all books are: row `book` has `depth` pairs."""
+
+    words: Pointer
+    halves: Pointer
+    bytes: Pointer
+    depth: int
+
+
+@inlined
+def set_pair(t: Tops, book: int, rank: int, parity: int, price: int, quantity: int, orders: int) -> None:
+    pair = book * t.depth + rank
+    t.words[pair * PAIR_WORDS + PAIR_PRICE + parity] = price
+    t.halves[pair * PAIR_HALVES + PAIR_SIZE + parity] = min(quantity, LOW)
+    t.halves[pair * PAIR_HALVES + PAIR_COUNT + parity] = orders
+
+
+@inlined
+def show_pair(m: Memory, t: Tops, side: int, rank: int) -> None:
+    level = level_after(m, side, rank)
+    price, quantity, orders = word(m, level, PRICE), word(m, level, QUANTITY), link(m, level, ORDERS)
+    set_pair(t, side >> 1, rank, side & 1, price, quantity, orders)
+
+
+@inlined
+def update_top(m: Memory, t: Tops, side: int) -> None:
+    """Bring one side of a book's top up to date."""
+    best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
+    forget_touches(m, side)
+    count = min(m.sides[side * SIDE_WORDS + COUNT], t.depth)
+    rank, end = 0, count
+    if t.depth > 1:  # one pair is sooner written than found to be right
+        rank = rank_of(m, side, best, count)
+        if rank >= t.depth:
+            return
+        price = t.words[((side >> 1) * t.depth + rank) * PAIR_WORDS + PAIR_PRICE + (side & 1)]
+        if best == worst and rank < count and key_after(m, side, rank) == key_of(side, price):
+            end = rank + 1  # only resized
+    for other in range(rank, end):
+        show_pair(m, t, side, other)
+    for other in range(count, t.depth):
+        set_pair(t, side >> 1, other, side & 1, NO_PRICE, 0, 0)
+
+
+@kernel
+def apply_and_show(
+    address: int, tops_address: int, depth: int, events: int, count: int, pairs_address: int
+) -> int:
+    """`apply_events` that also copies the top of each event's book after it. Returns how many events were applied.
+
+    Takes: addresses, of a top for each book there is room for and an empty one behind them, and of `count` tops.
+    """
+    m = memory(address)
+    t = Tops(int64s(tops_address), int32s(tops_address), chars(tops_address), depth)
+    words = int64s(events)
+    end = count * EVENT_WORDS
+    large = m.state[USED] >= PREFETCH_NODES
+    at = 0
+    last = -1
+    while at < end and has_room(m):
+        if large:
+            prefetch_ahead(m, words, at, end)
+        book = apply_event(m, words, at)
+        # The top before this event's is copied only now: right after it was written, wide loads would wait for it.
+        if at > 0:
+            copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
+        last = m.book_capacity
+        if book >= 0:
+            last = book
+            first, after = touched_sides(m, book)
+            for side in range(first, after):
+                update_top(m, t, side)
+        at += EVENT_WORDS
+    if at > 0:
+        copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
+    return at // EVENT_WORDS
+
+
+@inlined
+def copy_top(t: Tops, book: int, pairs_address: int, row: int) -> None:
+    size = 8 * PAIR_WORDS * t.depth
+    for i in range(0, size, 8 * PAIR_WORDS):
+        copy_32(chars(pairs_address), row * size + i, t.bytes, book * size + i)
+
+
+# --- Time: what each event takes ---
+
+
+@kernel
+def apply_timed(address: int, events: int, count: int, times_address: int) -> int:
+    """`apply_events` that also tells what each event took, in ticks of the processor's cycle counter."""
+    m = memory(address)
+    words, times = int64s(events), int64s(times_address)
+    end = count * EVENT_WORDS
+    large = m.state[USED] >= PREFETCH_NODES
+    for at in range(0, end, EVENT_WORDS):
+        if not has_room(m):
+            return at // EVENT_WORDS
+        if large:
+            prefetch_ahead(m, words, at, end)
+        began = cycles()
+        apply_event(m, words, at)
+        times[at // EVENT_WORDS] = cycles() - began
+    return count
+
+
+@kernel
+def read_cycles(count: int) -> int:
+    """The processor's cycle counter after reading it `count` times."""
+    last = cycles()
+    for _ in range(count):
+        last = cycles()
+    return last
 
 
 # --- Text: numbers as characters ---
@@ -1245,14 +1404,10 @@ def shows(r: Records, side: int, rank: int, key: int) -> bool:
 def show_side(m: Memory, r: Records, side: int) -> int:
     """Bring the shown levels of a side up to date. Returns 1 if they are others now."""
     best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
-    if best == NO_KEY:
-        return 0
     forget_touches(m, side)
     count = min(m.sides[side * SIDE_WORDS + COUNT], r.levels)
-    rank = 0
-    while rank < count and key_after(m, side, rank) > best:
-        rank += 1
-    if rank == r.levels:
+    rank = rank_of(m, side, best, count)
+    if rank >= r.levels:
         return 0
     # Mostly one level was touched: the rows of the others are right, though perhaps no longer in their place.
     if best == worst:
@@ -1361,7 +1516,8 @@ def tell(m: Memory, r: Records, book: int) -> bool:
     if r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH] == 0 or r.state[WRITTEN] > r.last_start:
         return False
     changed = r.state[EVERY_EVENT]
-    for side in range(2 * book, 2 * book + 2):
+    first, end = touched_sides(m, book)
+    for side in range(first, end):
         changed |= show_side(m, r, side)
     if changed:
         write_record(m, r, book)
