@@ -27,7 +27,7 @@ COMPRESSION_LEVEL = 1
 class Compressor(Protocol):
     """What of zstandard's writer is used."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: bytes | memoryview, /) -> int: ...
     def close(self) -> None: ...
 
 
@@ -69,7 +69,7 @@ class OutputFile:
         else:
             self._discard()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append to the file."""
         try:
             (self._compressor or self._file).write(data)

@@ -21,9 +21,10 @@ from market_depth.rebuild.errors import CancelledError, IncompleteError
 from market_depth.rebuild.output import OutputFile
 from market_depth.rebuild.reading import read_ahead
 from market_depth.rebuild.statistics import ApplyTimes, Statistics, final_books
+from protocol.events import order_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from protocol.events import OrderEvents
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
 
 MAX_LEVELS = 1000
 """As many as a subscriber can have."""
-
-TEXT_BYTES = 4_000_000
-"""About how much of the output is made before it is written."""
-RECORD_BYTES = 300
-LEVEL_BYTES = 120
-"""Upper bounds of what a record takes, and each level of both sides in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ def rebuild(
         raise ValueError(f"levels must be 1 to {MAX_LEVELS}, not {levels}")
     if limit is not None and limit < 1:
         raise ValueError(f"a limit must be 1 or more, not {limit}")
-    BookEngine.warm_up()
+    load_kernels(output is not None)
     started = time.perf_counter()
     with DbnFile(path, late_instruments=True) as file:
         books = Books(file, levels)
@@ -85,8 +80,7 @@ def rebuild(
                     events = chunk.events[: None if limit is None else limit - books.events]
                     records_read = chunk.records_read - len(chunk.events) + len(events)
                     if written:
-                        for text in books.apply_and_tell(events):
-                            written.write(text)
+                        books.apply_and_write(events, written.write)
                     else:
                         books.apply(events)
                     progress(Progress(chunk.bytes_read, file.size_bytes, records_read))
@@ -103,6 +97,13 @@ def rebuild(
     return statistics
 
 
+def load_kernels(with_records: bool) -> None:
+    """Load what will be needed, which is not counted as time of the rebuild."""
+    BookEngine.warm_up()
+    if with_records:
+        SnapshotRecords(BookEngine(), {}, 1).apply(order_events(1))
+
+
 class Books:
     """The books of a file's instruments."""
 
@@ -112,7 +113,6 @@ class Books:
         self._times = ApplyTimes()
         self._symbols: dict[int, str] = {}
         self._records = SnapshotRecords(self._engine, self._symbols, levels)
-        self._step = max(TEXT_BYTES // (RECORD_BYTES + levels * LEVEL_BYTES), 1)
         self._named = 0  # how many books there were when their instruments were last looked at
         self.events = 0
         """How many were applied."""
@@ -126,17 +126,22 @@ class Books:
             self._file.name_late(events)
             self._named = self._engine.book_count
 
-    def apply_and_tell(self, events: OrderEvents) -> Iterator[bytes]:
-        """Apply a batch of events, step by step as the records are asked for that they lead to."""
+    def apply_and_write(self, events: OrderEvents, write: Callable[[memoryview], None]) -> None:
+        """Apply a batch of events and hand over the records that they lead to, some at a time."""
         if not self._symbols:
             self._symbols |= symbols_of(self._file.instruments)
         self._symbols |= symbols_of(self._file.name_late(events))
-        for start in range(0, len(events), self._step):
-            step = events[start : start + self._step]
+        writing_ns = 0
+
+        def timed(text: memoryview) -> None:
+            nonlocal writing_ns
             started = time.perf_counter_ns()
-            text = self._records.apply(step)
-            self._count(step, time.perf_counter_ns() - started)
-            yield text
+            write(text)
+            writing_ns += time.perf_counter_ns() - started
+
+        started = time.perf_counter_ns()
+        self._records.apply_and_write(events, timed)
+        self._count(events, time.perf_counter_ns() - started - writing_ns)
 
     def _count(self, events: OrderEvents, ns: int) -> None:
         self._times.add(len(events), ns)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 
 from market_depth.book.engine import BookEngine
+from market_depth.book.records import SnapshotRecords
 from market_depth.book.views import price_levels
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError
 from market_depth.feeds.dbn import DamagedFileError, FileUnreadableError, NotDbnError, SchemaError
@@ -256,17 +258,21 @@ def test_the_output_is_each_change_of_the_best_levels_at_the_end_of_events(
     assert [{name: line[name] for name in expected[0]} for line in told] == expected
 
 
-def test_the_output_of_a_file_is_the_same_however_it_is_cut_into_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path, encoded(market(300)))
-    outputs = []
-    for text_bytes in (4_000_000, 1):
-        monkeypatch.setattr("market_depth.rebuild.rebuilding.TEXT_BYTES", text_bytes)
-        rebuild(path, output=tmp_path / "out.ndjson")
-        outputs.append((tmp_path / "out.ndjson").read_bytes())
-    assert outputs[0] == outputs[1]
-    assert outputs[0].count(b"\n") > 100
+def test_the_output_of_a_long_file_is_whole(tmp_path: Path) -> None:
+    events = market(3 * MAX_BATCH_RECORDS, instrument_ids=(7, 8))
+    texts = []
+    SnapshotRecords(engine := BookEngine(), {7: "ACME", 8: "8"}, 10).apply_and_write(
+        events, lambda text: texts.append(bytes(text))
+    )
+    plain, packed = tmp_path / "out.ndjson", tmp_path / "out.ndjson.zst"
+
+    path = write(tmp_path, compressed(encoded(events)))
+    for output in (plain, packed):
+        rebuild(path, output=output)
+
+    assert engine.book_count == 2
+    assert plain.read_bytes() == b"".join(texts)
+    assert zstandard.ZstdDecompressor().stream_reader(packed.read_bytes()).read() == b"".join(texts)
 
 
 def test_an_input_is_never_its_own_output(tmp_path: Path) -> None:
@@ -282,30 +288,37 @@ PLAIN = encoded(SMALL)
 
 
 def test_cut_short_anywhere_a_file_is_rebuilt_as_far_as_it_goes_and_the_place_is_told(tmp_path: Path) -> None:
-    output = tmp_path / "out.ndjson"
     for length in range(len(PLAIN)):
         path = write(tmp_path, PLAIN[:length])
         whole, torn = divmod(length - len(HEADER), 56)
         if length < len(HEADER) or (whole == 0 and torn):
             with pytest.raises(FeedError, match=r"is empty|not a DBN file|at byte") as unread:
-                rebuild(path, output=output)
-            assert not output.exists()
-            place = "" if length < 4 else f"at byte {min(len(HEADER), length):,}"
+                rebuild(path)
+            place = "" if length < 4 else f"at byte {min(length, len(HEADER)):,}"
             assert place in str(unread.value)
             continue
         if torn:
             with pytest.raises(IncompleteError) as incomplete:
-                rebuild(path, output=output)
+                rebuild(path)
             statistics = incomplete.value.statistics
             place = f"({torn} bytes of it) at byte {length - torn:,} (record {whole + 1}), after {whole} order events"
             assert place in str(incomplete.value)
             assert isinstance(incomplete.value.damage, DamagedFileError)
         else:
-            statistics = rebuild(path, output=output)
+            statistics = rebuild(path)
         assert statistics.records == statistics.orders_processed == whole
-        told = lines(output.read_bytes())
-        assert len(told) == sum(1 for event in SMALL[:whole] if event["flags"] & Flag.LAST)
-        output.unlink()
+
+
+@pytest.mark.parametrize("whole", range(1, len(SMALL)))
+@pytest.mark.parametrize("name", ["out.ndjson", "out.ndjson.zst"])
+def test_the_output_of_a_file_cut_short_is_that_of_its_whole_records(
+    tmp_path: Path, whole: int, name: str
+) -> None:
+    output, expected = tmp_path / name, tmp_path / f"expected-{name}"
+    rebuild(write(tmp_path, encoded(SMALL[:whole])), output=expected)
+    with pytest.raises(IncompleteError):
+        rebuild(write(tmp_path, encoded(SMALL)[: len(HEADER) + 56 * whole + 20]), output=output)
+    assert output.read_bytes() == expected.read_bytes() != b""
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.9999])
