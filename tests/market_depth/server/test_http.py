@@ -1,16 +1,29 @@
+import json
 import logging
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import h11
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
+from market_depth.server import http as http_module
 from market_depth.server import listener as listener_module
-from market_depth.server.http import MAX_HEAD_BYTES, Page, json_page, send_page
+from market_depth.server.http import (
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    Page,
+    RefusedError,
+    Request,
+    Route,
+    Routes,
+    json_page,
+    send_page,
+)
 from market_depth.server.linger import LINGER_BYTES
-from tests.market_depth.server.local_server import local_server
+from tests.market_depth.server.local_server import local_server, reset
 
 HOST = b"Host: localhost\r\n"
 
@@ -146,3 +159,169 @@ async def test_a_client_that_waits_for_more_is_closed_after_a_while(
     await send_page(ours, json_page({}))
     await ours.aclose()
     await theirs.aclose()
+
+
+# POST
+
+JSON = b"Content-Type: application/json\r\n"
+
+
+async def echo(request: Request) -> Page:
+    """Answers with what it was asked."""
+    await trio.lowlevel.checkpoint()
+    return json_page({"query": request.query, "body": request.body.decode()})
+
+
+async def refuse(_: Request) -> Page:
+    raise RefusedError(HTTPStatus.CONFLICT, "not now")
+
+
+async def fail(_: Request) -> Page:
+    raise RuntimeError("secret")
+
+
+async def wait(_: Request) -> Page:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+ROUTES: Routes = {
+    "/echo": Route("POST", echo),
+    "/get": Route("GET", echo),
+    "/refuse": Route("POST", refuse),
+    "/fail": Route("POST", fail),
+    "/wait": Route("POST", wait),
+}
+
+
+def content_of(answer: bytes) -> Any:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def post(path: bytes, body: bytes = b"{}", *headers: bytes) -> bytes:
+    length = b"Content-Length: %d\r\n" % len(body)
+    return b"POST " + path + b" HTTP/1.1\r\n" + HOST + JSON + length + b"".join(headers) + b"\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (post(b"/echo"), 200),
+        (post(b"/echo", b""), 200),
+        (b"POST /echo HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+        (
+            b"POST /echo HTTP/1.1\r\n"
+            + HOST
+            + JSON
+            + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            200,
+        ),
+        (
+            b"POST /echo HTTP/1.1\r\n"
+            + HOST
+            + b"Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
+            200,
+        ),
+        (b"POST /echo HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}", 415),
+        (b"POST /echo HTTP/1.1\r\n" + HOST + b"Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415),
+        (post(b"/echo", b"x" * MAX_BODY_BYTES), 200),
+        (post(b"/echo", b"x" * (MAX_BODY_BYTES + 1)), 413),
+        (b"POST /echo HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (
+            b"POST /echo HTTP/1.1\r\n"
+            + HOST
+            + JSON
+            + b"Transfer-Encoding: chunked\r\n\r\n"
+            + b"8000\r\n"
+            + b"x" * 0x8000
+            + b"\r\n"
+            + b"8001\r\n"
+            + b"x" * 0x8001,
+            413,
+        ),
+        (b"POST /echo HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+        (post(b"/nowhere"), 404),
+        (post(b"/get"), 405),
+        (b"GET /echo HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+        (b"OPTIONS /echo HTTP/1.1\r\n" + HOST + b"Origin: http://evil.example\r\n\r\n", 405),
+        (b"GET /get HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+        (post(b"/refuse"), 409),
+        (post(b"/fail"), 500),
+    ],
+)
+async def test_each_post_gets_its_status(request_bytes: bytes, status: int) -> None:
+    async with local_server(routes=ROUTES) as server:
+        answer = await server.exchange(request_bytes)
+    assert status_of(answer) == status
+    assert b"\r\nconnection: close\r\n" in answer
+    assert b"secret" not in answer
+
+
+async def test_a_route_is_handed_query_and_body() -> None:
+    async with local_server(routes=ROUTES) as server:
+        answer = await server.exchange(post(b"/echo?a=1&b=%20x&c=&a=2", b'{"d": 3}'))
+        assert content_of(answer) == {"query": {"a": "2", "b": " x", "c": ""}, "body": '{"d": 3}'}
+        answer = await server.exchange(b"GET /echo HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert b"\r\nallow: POST\r\n" in answer
+
+
+async def test_a_client_that_asks_whether_to_go_on_is_told_to_once_it_may() -> None:
+    async with local_server(routes=ROUTES) as server, await server.connect() as stream:
+        head, body = post(b"/echo", b"{}", b"Expect: 100-continue\r\n").split(b"\r\n\r\n")
+        await stream.send_all(head + b"\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+        await stream.send_all(body)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+    async with local_server(routes=ROUTES) as server, await server.connect() as stream:
+        large = b"POST /echo HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 70000\r\n\r\n"
+        await stream.send_all(large)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        (b"127.0.0.1:8080", b"http://127.0.0.1:8080", 200),
+        (b"localhost:8080", b"http://localhost:8080", 200),
+        (b"[::1]:8080", b"https://[::1]:8080", 200),
+        (b"127.0.0.1:8080", b"http://evil.example", 403),
+        (b"127.0.0.1:8080", b"http://127.0.0.1:9090", 403),
+        (b"127.0.0.1:8080", b"null", 403),
+        (b"127.0.0.1:8080", b"http://127.0.0.1:8080.evil.example", 403),
+        (b"evil.example:8080", b"http://evil.example:8080", 403),
+        (b"[::", b"http://[::", 403),
+    ],
+)
+async def test_only_a_page_from_here_may_post(host: bytes, origin: bytes, status: int) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: " + host + b"\r\nOrigin: " + origin + b"\r\n"
+    async with local_server(routes=ROUTES) as server:
+        answer = await server.exchange(head + JSON + b"Content-Length: 2\r\n\r\n{}")
+    assert status_of(answer) == status
+
+
+async def test_a_body_that_does_not_come_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "BODY_TIMEOUT_S", 0.01)
+    async with local_server(routes=ROUTES) as server:
+        assert status_of(await server.exchange(post(b"/echo", b"{}")[:-1])) == 408
+
+
+async def test_a_body_that_breaks_off_is_a_400_and_a_client_that_resets_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with local_server(routes=ROUTES) as server:
+        async with await server.connect() as stream:
+            await stream.send_all(post(b"/echo", b"{}")[:-1])
+            await stream.send_eof()
+            assert status_of(await stream.receive_some()) == 400
+        stream = await server.connect()
+        await stream.send_all(post(b"/echo", b"{}")[:-1])
+        reset(stream)
+        assert status_of(await server.exchange(post(b"/echo"))) == 200
+    assert not caplog.records
+
+
+async def test_a_route_that_takes_too_long_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "ANSWER_TIMEOUT_S", 0.01)
+    async with local_server(routes=ROUTES) as server:
+        assert status_of(await server.exchange(post(b"/wait"))) == 503
