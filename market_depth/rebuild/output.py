@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import zstandard
@@ -17,7 +18,6 @@ import zstandard
 from market_depth.rebuild.errors import OutputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
 COMPRESSION_LEVEL = 1
@@ -45,7 +45,7 @@ class OutputFile:
             if exists and path.samefile(source):
                 raise OutputError(path, "is the file to be read")
             self._is_direct = exists and not stat.S_ISREG(path.stat().st_mode)
-            self._place = path if self._is_direct else path.resolve()
+            self._place = path if self._is_direct else Path(os.path.realpath(path))
             self._written = path if self._is_direct else beside(self._place)
             self._file = self._written.open("wb" if self._is_direct else "xb")
             if exists and not self._is_direct:
@@ -103,4 +103,4 @@ class OutputFile:
 
 def beside(path: Path) -> Path:
     """A name in the same folder that nobody else has, and that tells whose it is should the process be killed."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return path.with_name(f".market-depth-{secrets.token_hex(8)}.part")

@@ -90,6 +90,17 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced_with_its_permissions(
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "nowhere", "round"])
+def test_a_name_as_long_as_may_be_and_links_to_nothing_are_places_like_any_other(
+    folder: Path, source: Path, name: str
+) -> None:
+    (folder / "nowhere").symlink_to(folder / "there")
+    (folder / "round").symlink_to(folder / "round")
+    with OutputFile(folder / name, source=source) as output:
+        output.write(TEXT)
+    assert (folder / name).read_bytes() == TEXT
+
+
 def test_a_pipe_is_written_to_as_it_is(folder: Path, source: Path) -> None:
     path = folder / "pipe"
     os.mkfifo(path)
