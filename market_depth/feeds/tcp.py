@@ -161,8 +161,9 @@ class TcpFeed:
         """Connect for the first time, until the gateway has said which instruments there are."""
         while True:
             try:
-                self._connection = await GatewayConnection.open(self._url, self._key, self._open_stream)
-                sample = await self._sample(self._connection)
+                connection = await GatewayConnection.open(self._url, self._key, self._open_stream)
+                self._connection = connection
+                sample = await self._sample(connection)
                 break
             except GatewayLostError as error:
                 self._complaint = str(error)
@@ -171,8 +172,8 @@ class TcpFeed:
                 await trio.sleep(pause_s(self._failures, self._jitter))
         self._failures = 0
         self._complaint = ""
-        assert self._connection.metadata is not None, "records come behind the metadata"
-        self.instruments = instruments_in(self._symbols, self._connection.metadata.dataset, sample)
+        assert connection.metadata is not None, "records come behind the metadata"
+        self.instruments = instruments_in(self._symbols, connection.metadata.dataset, sample)
         self._own_ids = {i.instrument_id: i.instrument_id for i in self.instruments}
         self._own_ids_by_symbol = {i.symbol: i.instrument_id for i in self.instruments}
         self._add(sample)
@@ -186,7 +187,16 @@ class TcpFeed:
         count = 0
         with trio.CancelScope() as sampling:
             while count < MAX_BATCH_RECORDS:
-                received = await connection.receive()
+                try:
+                    received = await connection.receive()
+                except GatewayLostError:
+                    if sampling.deadline == np.inf:
+                        raise
+                    # What is known is enough, and for the loss there is time when a batch is asked for. Where the
+                    # recording is over, the closed connection is read again then, and says so again.
+                    if not self._is_at_end:
+                        await self._disconnect()
+                    break
                 for notice in received.notices:
                     if notice.rtype == RTYPE_ERROR:
                         raise RefusedError(notice.text)

@@ -282,6 +282,26 @@ async def test_an_end_that_is_announced_completes_the_feed(
         await anext(feed)
 
 
+async def test_a_recording_that_is_over_at_once_is_a_feed_that_completes(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    gateway = FakeGateway(nursery, [HEADER + ACME + adds(3).tobytes() + END])
+    feed = await open_feed(gateway)
+    assert [len(batch) async for batch in feed] == [3]
+    assert feed.state is FeedState.COMPLETED
+    assert len(gateway.attempts) == 1
+
+
+async def test_a_connection_that_is_lost_at_once_leaves_what_it_gave(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    good = HEADER + ACME + adds(2).tobytes()
+    gateway = FakeGateway(nursery, [good], [good, 99.0])
+    feed = await open_feed(gateway)
+    assert (await take(feed, 3))["action"].tolist() == [Action.ADD] * 2 + [Action.CLEAR] + [Action.ADD] * 2
+    await feed.aclose()
+
+
 async def test_a_symbol_keeps_its_instrument_when_the_gateway_gives_it_another_id(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
