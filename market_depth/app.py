@@ -20,11 +20,13 @@ import trio
 from market_depth.clock import SystemClock
 from market_depth.config import Address
 from market_depth.feeds.base import FeedError, FeedOptionError, FeedState
+from market_depth.feeds.replay import ReplayFeed
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
 from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.pages import front_page
+from market_depth.server.replay_control import ReplayControl
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from market_depth.clock import Clock
     from market_depth.config import ServeConfig
     from market_depth.feeds.base import Feed
-    from market_depth.server.http import Page
+    from market_depth.server.http import Page, Routes
     from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
@@ -76,9 +78,11 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
     heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
     websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock)
     started = trio.current_time()
-    routes = {
+    replays = [live.feed for live in markets if isinstance(live.feed, ReplayFeed)]
+    routes: Routes = {
         "/": lambda: front_page(list(served)),
         "/api/health": lambda: health_page(markets, trio.current_time() - started),
+        **ReplayControl(replays).routes,
     }
     listener = Listener(websocket, routes)
     raise_descriptor_limit()
@@ -167,7 +171,6 @@ async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
             )
         for path in config.replay:
             from market_depth.feeds.pacing import choose_pacing
-            from market_depth.feeds.replay import ReplayFeed
 
             pacing = choose_pacing(config.speed, config.rate)
             feeds.append(
