@@ -2,10 +2,11 @@
 
 A client of its own playback has whole books whenever it comes, and is sent every record however slow it is: its
 playback waits for it, and for nobody else's (a recording loses nothing by waiting). It takes a few batches of memory.
-One that takes nothing at all for SEND_TIMEOUT_S is let go.
+One that takes less than SEND_BYTES in SEND_TIMEOUT_S is let go.
 """
 
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ START_TIMEOUT_S = 300.0
 """From there to the session's start, which a person may type."""
 
 SEND_TIMEOUT_S = 30.0
+SEND_BYTES = 64 * 1024
+"""The timeout is for so much: who takes 2 kB/s is slow, and served."""
+
 CLOSE_TIMEOUT_S = 2.0
 SHUTDOWN_TIMEOUT_S = 3.0
 
@@ -146,6 +150,7 @@ class _Client:
         self._clock = clock
         self._lock = trio.Lock()  # two tasks send: one answers, one plays
         self._sending = trio.CancelScope()
+        self._send_until = math.inf
         self._sent_at = trio.current_time()
 
     async def run(self, playback_from: Callable[[int], Playback]) -> None:
@@ -170,7 +175,8 @@ class _Client:
 
     def hurry(self) -> None:
         """Give a send that is under way little more time."""
-        self._sending.deadline = min(self._sending.deadline, trio.current_time() + SHUTDOWN_TIMEOUT_S)
+        self._send_until = trio.current_time() + SHUTDOWN_TIMEOUT_S
+        self._sending.deadline = min(self._sending.deadline, self._send_until)
 
     async def _converse(self, state: SessionState, timeout_s: float) -> None:
         """Hear and answer the client for as long as its session is in `state`."""

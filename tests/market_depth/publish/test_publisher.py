@@ -22,6 +22,7 @@ from tests.market_depth.publish.gateway_peer import KEY, Peer
 from tests.market_depth.publish.memory_records import records
 
 S = 1_000_000_000
+SEED = 7
 CATALOG = Catalog("TEST.MBO", {7: "ACME"})
 END = Notice(RTYPE_SYSTEM, REPLAY_COMPLETED, END_OF_RECORDING)
 
@@ -184,6 +185,50 @@ async def test_a_client_that_takes_nothing_is_let_go(
     await served.serve(theirs)
     assert trio.current_time() - start == pytest.approx(30)
     assert "client takes nothing" in caplog.text
+
+
+async def test_a_slow_client_gets_every_record_and_makes_nobody_else_wait(
+    autojump_clock: MockClock,
+) -> None:
+    events = adds(100_000)
+    served = publisher(records(*np.split(events, 10)))
+    ours, theirs = lockstep_stream_pair()
+    slow = Peer(ours)
+
+    async def read_slowly() -> None:
+        await slow.shake_hands()
+        while await slow.receive():  # noqa: ASYNC110 - its slowness is what is tested
+            await trio.sleep(5)
+        await ours.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served.serve, theirs)
+        nursery.start_soon(read_slowly)
+        fast = Peer(connect(nursery, served))
+        await fast.run()
+        fast_s = trio.current_time()
+    assert fast_s < trio.current_time() - 25
+    np.testing.assert_array_equal(slow.events, events)
+    np.testing.assert_array_equal(fast.events, events)
+
+
+async def test_hostile_clients_leave_the_others_undisturbed(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(SEED)
+    served = publisher(records(adds(1000)))
+    async with trio.open_nursery() as nursery:
+        peer = Peer(connect(nursery, served))
+        nursery.start_soon(peer.run)
+        for _ in range(300):
+            stream = connect(nursery, served)
+            challenge = bytes(await stream.receive_some()).decode().split("cram=")[1].strip()
+            words = f"auth={challenge_response(challenge, KEY)}\n".encode() + LINES
+            torn = bytearray(words[: rng.integers(len(words) + 1)])
+            for at in rng.integers(0, max(len(torn), 1), rng.integers(4)):
+                torn[at : at + 1] = rng.bytes(int(rng.integers(3)))
+            await stream.send_all(bytes(torn) + rng.bytes(int(rng.integers(200))))
+            await stream.aclose()
+    assert len(peer.events) == 1000
+    assert "session failed" not in caplog.text, f"seed {SEED}"
 
 
 LINES = b"schema=mbo|symbols=ACME\nstart_session=0\n"
