@@ -1,7 +1,7 @@
 """Order books of every instrument and publisher, rebuilt from order events.
 
-`BookEngine` checks what comes in and owns the memory; the rules of the books are in `kernels.py`. It measures its
-memory in three kinds: nodes (orders and levels), books, and the arena of sorted levels. Each doubles when full.
+`BookEngine` checks what comes in and owns the memory; the rules of the books are in `kernels.py`, how memory grows and
+shrinks in `memory.py`.
 
 An engine belongs to one thread at a time: its kernels release the interpreter's lock, and nothing else guards them.
 """
@@ -14,12 +14,14 @@ import numpy as np
 
 from market_depth.book import kernels
 from market_depth.book.kernels import Arrays, Int64s
+from market_depth.book.memory import (
+    compacted,
+    empty_arrays,
+    with_larger_arena,
+    with_more_books,
+    with_more_nodes,
+)
 from protocol.events import ORDER_EVENT, Action, OrderEvents, order_events
-
-FIRST_NODES = 1 << 12
-FIRST_BOOKS = 1 << 4
-FIRST_ARENA = 1 << 12
-"""Room for some thousands of orders, 16 books and the first levels of 32 sides: 300 kB."""
 
 COMPILED: tuple[Any, ...] = (
     kernels.apply_events,
@@ -100,7 +102,9 @@ class BookEngine:
             applied += kernels.apply_events(self.memory, rest, count - applied)
 
     def make_room(self) -> None:
-        """Double what a kernel that stopped early found too small."""
+        """Double what a kernel that stopped early found too small, or shrink what a clear left mostly unused."""
+        if self.arrays.state[kernels.TOO_LARGE]:
+            self._use(compacted(self.arrays))
         state = self.arrays.state
         if state[kernels.USED] + 2 > len(self.arrays.nodes):
             self._use(with_more_nodes(self.arrays))
@@ -230,54 +234,3 @@ def event_words(events: OrderEvents) -> Int64s:
 def describe(value: object) -> str:
     """What a wrong argument is, for an error's text."""
     return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def empty_arrays() -> Arrays:
-    """Memory for no books yet."""
-    nodes = np.zeros((FIRST_NODES, kernels.NODE_WORDS), np.int64)
-    arrays = Arrays(
-        state=np.zeros(kernels.STATE_WORDS, np.int64),
-        books=np.zeros((FIRST_BOOKS, kernels.BOOK_WORDS), np.int64),
-        sides=np.zeros((2 * FIRST_BOOKS, kernels.SIDE_WORDS), np.int64),
-        book_table=np.zeros(2 * FIRST_BOOKS, np.int32),
-        nodes=nodes,
-        links=nodes.view(np.int32),
-        ids=np.zeros(2 * FIRST_NODES, np.int64),
-        keys=np.full(FIRST_ARENA, kernels.NO_KEY, np.int64),
-        levels=np.zeros(FIRST_ARENA, np.int32),
-        level_cache=np.zeros(kernels.LEVEL_CACHE_SIZE, np.int32),
-    )
-    # Node 0 is nobody: the level cache's empty entries name it, and no side is its.
-    arrays.links[0, kernels.SIDE] = -1
-    arrays.state[kernels.UNTOUCHED] = arrays.state[kernels.USED] = 1
-    arrays.state[kernels.LARGEST_SIDE] = kernels.FIRST_CAPACITY
-    return arrays
-
-
-def with_more_nodes(arrays: Arrays) -> Arrays:
-    """The same books with twice the nodes, and with them twice the id table."""
-    nodes = np.zeros((2 * len(arrays.nodes), kernels.NODE_WORDS), np.int64)
-    nodes[: len(arrays.nodes)] = arrays.nodes
-    ids = np.zeros(2 * len(arrays.ids), np.int64)
-    kernels.move_ids(arrays.ids, ids)
-    return arrays._replace(nodes=nodes, links=nodes.view(np.int32), ids=ids)
-
-
-def with_more_books(arrays: Arrays) -> Arrays:
-    """The same books with room for twice as many."""
-    books, sides = np.zeros_like(arrays.books), np.zeros_like(arrays.sides)
-    table = np.zeros(2 * len(arrays.book_table), np.int32)
-    kernels.move_books(arrays.books, int(arrays.state[kernels.BOOKS]), table)
-    return arrays._replace(
-        books=np.concatenate([arrays.books, books]),
-        sides=np.concatenate([arrays.sides, sides]),
-        book_table=table,
-    )
-
-
-def with_larger_arena(arrays: Arrays) -> Arrays:
-    """The same books with twice the arena."""
-    return arrays._replace(
-        keys=np.concatenate([arrays.keys, np.full_like(arrays.keys, kernels.NO_KEY)]),
-        levels=np.concatenate([arrays.levels, np.zeros_like(arrays.levels)]),
-    )

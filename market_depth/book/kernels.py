@@ -91,7 +91,13 @@ ARENA_USED = 4  # where the arena's free end starts
 LARGEST_SIDE = 5  # the greatest CAPACITY
 UNKNOWN_ORDERS, DUPLICATE_ORDERS, INVALID_EVENTS = 6, 7, 8
 UNKNOWN_ACTIONS = 9  # those of the invalid events whose action no book counts
-STATE_WORDS = 10
+TOO_LARGE = 10  # whether a clear left the nodes mostly unused
+STATE_WORDS = 11
+
+SPARSE = 16
+"""A clear that leaves fewer than one in so many nodes in use asks for smaller arrays …"""
+FIRST_NODES = 1 << 12
+"""… but never for fewer nodes than these."""
 
 PAD = 16
 """Keys of NO_KEY below each run: as many as `position_of` looks at before it halves."""
@@ -123,6 +129,7 @@ HIGH = ~LOW
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
+AnyArray = npt.NDArray[Any]
 
 
 class Pointer(Protocol):
@@ -348,7 +355,7 @@ def memory_words(arrays: Arrays) -> Int64s:
     )
 
 
-def address_of(array: npt.NDArray[Any]) -> int:
+def address_of(array: AnyArray) -> int:
     """Where an array's first element is."""
     return array.ctypes.data
 
@@ -682,6 +689,8 @@ def clear_side(m: Memory, side: int) -> int:
         touch(m, side, m.keys[i])
         discard_level(m, level, side, word(m, level, PRICE))
     m.sides[at + COUNT] = m.sides[at + RESTING] = 0
+    if m.node_capacity > FIRST_NODES and SPARSE * m.state[USED] < m.node_capacity:
+        m.state[TOO_LARGE] = 1
     return 1 if count > 0 else 0
 
 
@@ -925,11 +934,15 @@ def counter_of(action: int) -> int:
 
 @inlined
 def has_room(m: Memory) -> bool:
-    """Whether the worst event fits: two nodes, and either a new book with two new sides or a side that doubles."""
+    """Whether the worst event fits: two nodes, and either a new book with two new sides or a side that doubles.
+
+    Not either when the arrays are too large: to their owner that is the same call for others.
+    """
     return (
         m.state[USED] + 2 <= m.node_capacity
         and m.state[BOOKS] < m.book_capacity
         and m.state[ARENA_USED] + 2 * (PAD + m.state[LARGEST_SIDE]) <= m.arena_capacity
+        and m.state[TOO_LARGE] == 0
     )
 
 
