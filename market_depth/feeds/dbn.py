@@ -11,6 +11,7 @@ import string
 from collections.abc import Iterator
 from functools import cached_property
 from io import BufferedReader
+from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
@@ -164,16 +165,26 @@ class DbnFile:
 
         They get their symbols from mappings passed meanwhile, and their tick sizes from `events`.
         """
-        symbols = {instrument.instrument_id: instrument.symbol for instrument in self.instruments}
-        late = [i for i in np.unique(events["instrument_id"]).tolist() if i not in symbols]
+        late = [i for i in np.unique(events["instrument_id"]).tolist() if i not in self._known_ids]
         if not late:
             return ()
-        symbols |= {i: self._reader.symbols[i] for i in late if i in self._reader.symbols}
-        inferred = instruments_in(symbols, self._dataset, events)
-        named = {i.instrument_id: i for i in with_steps(inferred, self._definitions)}
-        added = tuple(named[instrument_id] for instrument_id in late)
+        symbols = {i: self._reader.symbols[i] for i in late if i in self._reader.symbols}
+        own_events = events[np.isin(events["instrument_id"], late)]
+        inferred = instruments_in(symbols, self._dataset, own_events, taken=self._taken_symbols)
+        added = tuple(sorted(with_steps(inferred, self._definitions), key=attrgetter("instrument_id")))
         self.instruments += added
+        self._known_ids.update(late)
+        self._taken_symbols.update(instrument.symbol for instrument in added)
         return added
+
+    # Kept, because a hostile file names new instruments in each of its records.
+    @cached_property
+    def _known_ids(self) -> set[int]:
+        return {instrument.instrument_id for instrument in self.instruments}
+
+    @cached_property
+    def _taken_symbols(self) -> set[str]:
+        return {instrument.symbol for instrument in self.instruments}
 
     def read(self, buffer: Bytes | None = None) -> OrderEvents:
         """The next order events, contiguous and aligned, about 16,384 of them at most; none at the end.

@@ -1,6 +1,6 @@
 """What trades in a DBN file: symbols from its mappings, tick sizes from its prices."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from math import gcd
 
@@ -16,25 +16,27 @@ MAX_INSTRUMENT_ID = 2**32 - 1
 BY_ID = str(SType.INSTRUMENT_ID)
 
 
-def instruments_in(symbols: Mapping[int, str], venue: str, events: OrderEvents) -> tuple[Instrument, ...]:
+def instruments_in(
+    symbols: Mapping[int, str], venue: str, events: OrderEvents, *, taken: Collection[str] = ()
+) -> tuple[Instrument, ...]:
     """The instruments that `symbols` (by id) names, in its order, then those that only `events` have, by id.
 
-    An id without a symbol is its own symbol. Where several ids share a symbol, the first keeps it and the others are
-    called `SYMBOL#ID`. Tick sizes are inferred from the prices in `events`; an instrument without prices gets the
+    An id without a symbol is its own symbol. Where several ids share a symbol, the first keeps it (if it is not one of
+    those `taken` before) and the others are called `SYMBOL#ID`. Tick sizes are inferred from the prices in `events`; an instrument without prices gets the
     step that fits all the others, and 0.01 if there are none. The lot size is 1.
     """
     tick_sizes = inferred_tick_sizes(events)
     other_tick_size = gcd(*tick_sizes.values()) or NO_PRICES_TICK_SIZE
     unnamed = (i for i in np.unique(events["instrument_id"]).tolist() if i not in symbols)
-    taken: dict[str, int] = {}
+    id_of: dict[str, int] = {}
     for instrument_id, symbol in [*symbols.items(), *((i, str(i)) for i in unnamed)]:
         distinct = symbol
-        while distinct in taken:
+        while distinct in id_of or distinct in taken:
             distinct = f"{distinct}#{instrument_id}"
-        taken[distinct] = instrument_id
+        id_of[distinct] = instrument_id
     return tuple(
         Instrument(symbol, venue, instrument_id, tick_sizes.get(instrument_id, other_tick_size))
-        for symbol, instrument_id in taken.items()
+        for symbol, instrument_id in id_of.items()
     )
 
 

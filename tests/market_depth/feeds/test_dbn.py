@@ -199,6 +199,18 @@ def test_instruments_that_appear_late_can_be_read_too_and_are_named_from_what_ca
         assert file.name_late(read) == ()
 
 
+def test_late_instruments_get_symbols_that_none_before_them_has(tmp_path: Path) -> None:
+    late = [adds(MAX_BATCH_RECORDS, instrument_ids=(number,)) for number in (20, 21)]
+    content = encoded(adds(MAX_BATCH_RECORDS)) + b"".join(
+        mapping(number, "SAME", "SAME") + events.tobytes()
+        for number, events in zip((20, 21), late, strict=True)
+    )
+    with DbnFile(write(tmp_path, content), late_instruments=True) as file:
+        while len(events := file.read()):
+            file.name_late(events)
+    assert [i.symbol for i in file.instruments] == ["ACME", "SAME", "SAME#21"]
+
+
 def test_a_file_tells_how_far_it_was_read(tmp_path: Path) -> None:
     content = encoded(adds(2 * MAX_BATCH_RECORDS)) + STATUS
     with DbnFile(write(tmp_path, content)) as file:
