@@ -41,9 +41,10 @@ def replay(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
 ) -> None:
-    """Rebuild the books of a DBN file at full speed and print the statistics.
+    """Rebuild the books of a DBN file at full speed.
 
-    A damaged file is rebuilt up to the damage, told of, and exits with 1.
+    Prints how much the file held, how long that took, and its final books. A damaged file is rebuilt up to the
+    damage, which is told, and the exit code is 1.
     """
     from market_depth.feeds.base import FeedError
     from market_depth.rebuild.errors import IncompleteError, RebuildError
@@ -102,9 +103,10 @@ def progress_bar(file: Path, as_json: bool) -> Iterator[Callable[[Progress], Non
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(file.name, total=None, rate="–")
+        task = bar.add_task(file.name, total=None, rate="–", start=False)
 
         def show(progress: Progress) -> None:
+            bar.start_task(task)  # when the first records are there: loading the kernels is not reading
             elapsed_s = bar.tasks[0].elapsed or 0.0
             bar.update(
                 task,
