@@ -106,6 +106,15 @@ def test_statistics_have_the_promised_names_and_are_json(tmp_path: Path) -> None
     ]
 
 
+def test_records_of_other_types_are_counted_to_the_end_of_the_file(tmp_path: Path) -> None:
+    content = STATUS + encoded(adds(3))[len(HEADER) :] + STATUS * 50_000
+    statistics = rebuild(write(tmp_path, HEADER + content))
+    assert (statistics.records, statistics.orders_processed) == (50_004, 3)
+    with pytest.raises(IncompleteError, match=r"\(record 50,005\), after 3 order events") as incomplete:
+        rebuild(write(tmp_path, HEADER + content + b"\x0e"))
+    assert incomplete.value.statistics.records == 50_004
+
+
 def test_each_publisher_and_instrument_has_its_own_book(tmp_path: Path) -> None:
     first = written("A 1 B 100 5 L; A 2 A 90 5 L", instrument_id=7, publisher_id=2)
     other = written("A 1 B 300 1 L", instrument_id=7, publisher_id=3)
@@ -363,7 +372,10 @@ def test_a_file_of_which_nothing_can_be_had_is_refused_and_the_output_untouched(
     assert output.read_bytes() == b"older"
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BookEngine, "warm_up", lambda: pytest.fail("loads the kernels"))
     with pytest.raises(FileUnreadableError, match="no such file"):
         rebuild(tmp_path / "missing.dbn")
 
