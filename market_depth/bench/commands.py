@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
@@ -46,12 +47,19 @@ def book(
     events: Annotated[int, typer.Option(metavar="N", help="Events of each stream.")] = 2_600_000,
     rounds: Annotated[int, typer.Option(metavar="N", help="How often to measure; medians count.")] = 5,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the streams.")] = 1,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure with a DBN file of MBO records instead.")
+    ] = None,
+    cpp: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Source of a C++ book to compile and measure in the same run."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """The book engine, against a book in plain Python."""
+    """The book engine, against books in plain Python, in C++, and of others that are installed."""
     from market_depth.bench.book import run
 
-    show(run, as_json, events=events, rounds=rounds, seed=seed)
+    show(run, as_json, events=events, rounds=rounds, seed=seed, file=file, cpp=cpp)
 
 
 @app.command()
