@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from protocol.events import UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
+from protocol.events import ORDER_EVENT, UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
 
 
 class BooksSeen:
@@ -16,17 +16,21 @@ class BooksSeen:
         self._headers.update(np.unique(_headers(events)).tolist())
 
     def clears(self, ts_ns: int) -> OrderEvents:
-        """A Clear for every book seen, by instrument id and publisher, each an event of the time `ts_ns`."""
+        """A Clear for every book seen, by instrument id and publisher: a snapshot that leaves all of them empty.
+
+        They are one event of the time `ts_ns`, with the flag SNAPSHOT; the last one has LAST.
+        """
         events = order_events(len(self._headers))
         _headers(events)[:] = sorted(self._headers)
         events["ts_event"] = events["ts_recv"] = ts_ns
         events["price"] = UNDEF_PRICE
         events["action"] = Action.CLEAR
         events["side"] = Side.NONE
-        events["flags"] = Flag.LAST
+        events["flags"] = Flag.SNAPSHOT
+        events["flags"][-1:] = Flag.SNAPSHOT | Flag.LAST
         return events
 
 
 def _headers(events: OrderEvents) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
     """The first eight bytes of each row as one integer: instrument id, publisher id, and what all rows share."""
-    return events.view("<u8").reshape(len(events), -1)[:, 0]
+    return events.view("<u8").reshape(len(events), ORDER_EVENT.itemsize // 8)[:, 0]

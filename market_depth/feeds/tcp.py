@@ -5,7 +5,8 @@
                    └──────► closed     aclose() was called first
 
 A lost connection is opened again after a pause. What was missed meanwhile cannot be known, so the first batch then
-clears all books, and what the gateway sends fills them. Until then the last books stand, and the feed is stale.
+clears all books, as the beginning of a snapshot, and what the gateway sends fills them. Until then the last books
+stand, and the feed is stale.
 
 The socket is read when a batch is asked for and none is at hand: who takes long makes the gateway wait, and nothing
 piles up here.
@@ -27,7 +28,7 @@ from market_depth.feeds.gateway_connection import GatewayConnection, GatewayLost
 from market_depth.feeds.gateway_text import END_OF_RECORDING
 from market_depth.feeds.gateway_url import GatewayUrl
 from market_depth.feeds.pending import PendingEvents
-from protocol.events import ORDER_EVENT, OrderEvents
+from protocol.events import ORDER_EVENT, Flag, OrderEvents
 from protocol.instrument import Instrument
 
 logger = logging.getLogger(__name__)
@@ -221,6 +222,8 @@ class TcpFeed:
             return
         self._connection = connection
         self._clears = self._books.clears(self._market_time_ns)
+        # Their event is not over: what the gateway sends next belongs to it, so that nobody is shown empty books.
+        self._clears["flags"] = Flag.SNAPSHOT
         self.state = FeedState.RUNNING
         logger.info("connected again feed=%s", self.name)
 

@@ -187,7 +187,9 @@ async def test_a_lost_connection_makes_the_feed_stale_and_then_clears_its_books(
     await feed.aclose()
 
 
-async def test_every_book_that_was_seen_is_cleared(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_every_book_that_was_seen_is_cleared_by_an_event_that_goes_on(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     events = adds(6, instrument_ids=(7, 9))
     events["publisher_id"] = [1, 1, 2, 1, 1, 1]
     both = HEADER + ACME + mapping(9, "EMCA", "EMCA")
@@ -195,7 +197,16 @@ async def test_every_book_that_was_seen_is_cleared(nursery: trio.Nursery, autoju
     feed = await open_feed(gateway)
     clears = (await take(feed, 2))[len(events) :]
     assert clears[["instrument_id", "publisher_id"]].tolist() == [(7, 1), (7, 2), (9, 1)]
-    assert set(clears["flags"]) == {Flag.LAST}
+    assert set(clears["flags"]) == {Flag.SNAPSHOT}
+    await feed.aclose()
+
+
+async def test_a_connection_lost_before_any_record_leaves_nothing_to_clear(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    gateway = FakeGateway(nursery, [HEADER + ACME, 2.0], [HEADER + ACME + adds(2).tobytes(), 99.0])
+    feed = await open_feed(gateway)
+    assert (await anext(feed))["action"].tolist() == [Action.ADD] * 2
     await feed.aclose()
 
 
