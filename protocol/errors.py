@@ -41,6 +41,18 @@ class CloseCode(IntEnum):
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
 
+    @property
+    def reason(self) -> str:
+        """What the close frame says beside the code."""
+        return _CLOSE_REASONS[self]
+
+
+_CLOSE_REASONS = {
+    CloseCode.GOING_AWAY: "shutting down",
+    CloseCode.POLICY_VIOLATION: "too many messages",
+    CloseCode.MESSAGE_TOO_BIG: "message too big",
+}
+
 
 class ProtocolError(Exception):
     """A request that cannot be served; answered by an `Error` frame, never by closing the connection alone.

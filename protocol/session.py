@@ -107,6 +107,10 @@ class Session:
         except ProtocolError as error:
             return Answer(error_frame(error), close_code=self._close_code_after(error, now))
 
+    def drop(self, stream_id: str) -> None:
+        """End a stream that could not be served; its id is free again."""
+        self._streams.pop(stream_id, None)
+
     def shut_down(self) -> Error:
         """Refuse every further request. Returns: the message that tells the client so."""
         self._is_shutting_down = True

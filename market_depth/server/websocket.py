@@ -33,9 +33,9 @@ HANDSHAKE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 """How long a client has to answer our close frame."""
 
-CLIENT_FAULTS = (ConnectionClosed, LocalProtocolError, UnicodeError)
-"""What a client can make trio-websocket raise: it leaves during the handshake, it sends a ping after our close frame,
-it puts bytes that are not ASCII in a header.
+CLIENT_FAULTS = (ConnectionClosed, LocalProtocolError)
+"""What a client can make trio-websocket raise: it leaves during the handshake, it sends a ping after our close frame.
+During the handshake also UnicodeError: bytes that are not ASCII in a header.
 """
 
 
@@ -77,6 +77,10 @@ class WebSocketServer:
                     reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
         except* CLIENT_FAULTS as faults:
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
+        except* UnicodeError as faults:
+            if connection is not None:
+                raise
+            logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
         if connection is None:
             logger.info("handshake failed peer=%s", stream.peer)
             if not stream.closed.is_set():
@@ -89,6 +93,7 @@ class WebSocketServer:
     async def _converse(self, stream: DirectStream, connection: WebSocketConnection) -> None:
         client = _Client(stream, Session(self._served, self._limits, trio.current_time()))
         self._connections[connection] = client
+        self._broadcaster.join(stream)
         self._heartbeats.join(stream)
         logger.info("client connected peer=%s clients=%d", stream.peer, self.client_count)
         try:
@@ -112,7 +117,7 @@ class WebSocketServer:
         async with trio.open_nursery() as nursery:
             for connection, client in list(self._connections.items()):
                 client.stream.post(text_frame(encode(client.session.shut_down())))
-                nursery.start_soon(_close, connection, CloseCode.GOING_AWAY, "shutting down")
+                nursery.start_soon(_close, connection, CloseCode.GOING_AWAY)
 
     async def _shake_hands(self, stream: DirectStream, nursery: trio.Nursery) -> WebSocketConnection | None:
         # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
@@ -143,19 +148,23 @@ class WebSocketServer:
                 answer = session.receive(message, trio.current_time(), self._clock.wall_ns())
                 self._follow(client, answer)
             except Exception:
-                # A bug of ours must not cost the client its other streams.
+                # A bug of ours must not cost the client its other streams; the one that it concerns is at an end.
                 logger.exception("request failed peer=%s", stream.peer)
-                answer = Answer(error_frame(InternalError(stream_id_of(message))))
+                stream_id = stream_id_of(message)
+                if stream_id is not None:
+                    session.drop(stream_id)
+                    self._broadcaster.stop(stream, stream_id)
+                answer = Answer(error_frame(InternalError(stream_id)))
                 stream.post(text_frame(encode(answer.message)))
             if answer.close_code is not None:
-                await _close(connection, answer.close_code, answer.message.type)
+                await _close(connection, answer.close_code)
             if stream.is_backed_up:
                 await stream.wait_posted()
 
     def _follow(self, client: _Client, answer: Answer) -> None:
         stream = client.stream
         if answer.stopped is not None:
-            self._broadcaster.stop(stream, answer.stopped)
+            self._broadcaster.stop(stream, answer.stopped.stream_id)
             logger.info("unsubscribed peer=%s %s", stream.peer, _described(answer.stopped))
         if answer.close_code is not CloseCode.MESSAGE_TOO_BIG:  # which the stream tells by itself
             stream.post(text_frame(encode(answer.message)))
@@ -173,10 +182,10 @@ class _Client(NamedTuple):
     session: Session
 
 
-async def _close(connection: WebSocketConnection, code: CloseCode, reason: str) -> None:
+async def _close(connection: WebSocketConnection, code: CloseCode) -> None:
     """Close, waiting only so long for the client's part of it."""
     with trio.move_on_after(CLOSE_TIMEOUT_S):
-        await connection.aclose(code, reason)
+        await connection.aclose(code, code.reason)
 
 
 def _close_code(stream: DirectStream, connection: WebSocketConnection) -> int:

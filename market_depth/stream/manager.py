@@ -30,10 +30,11 @@ Client = TypeVar("Client")
 class Plan(Generic[Client]):
     """Clients whose streams are equal, ids included."""
 
-    __slots__ = ("clients", "streams")
+    __slots__ = ("clients", "stream_ids", "streams")
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self.streams = streams
+        self.stream_ids = tuple(stream.stream_id for stream in streams)
         self.clients: dict[Client, int] = {}
         """Each with the number of its joining: one that left and came back has another."""
 
@@ -73,10 +74,16 @@ class StreamManager(Generic[Client]):
         self._replan(client, streams)
         return stream
 
+    def stream_of(self, client: Client, stream_id: str) -> Stream | None:
+        """A client's stream of that id, if it has one."""
+        return self._streams.get(client, {}).get(stream_id)
+
     def stop(self, client: Client, stream_id: str) -> Topic | None:
-        """Take a stream from a client. Returns: its topic, when nobody else receives that."""
-        streams = self._streams[client]
-        stream = streams.pop(stream_id)
+        """Take a stream from a client, if it has one of that id. Returns: its topic, when nobody else receives that."""
+        streams = self._streams.get(client, {})
+        stream = streams.pop(stream_id, None)
+        if stream is None:
+            return None
         self._replan(client, streams)
         return self._release(stream.topic)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from market_depth.server.broadcaster import CHUNK_WRITES, Broadcaster
+from market_depth.server.broadcaster import CHUNK_WRITES, MAX_PAYLOAD_BYTES, Broadcaster
 from market_depth.stream.publisher import Publisher
 from protocol.codecs import decode_answer
 from protocol.messages import MarketData
@@ -19,7 +19,7 @@ from tests.market_depth.server.local_server import SYMBOLS, WrittenMarket
 from tests.market_depth.server.socket_pairs import frame_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from market_depth.server.direct_stream import DirectStream
 
@@ -32,6 +32,10 @@ class WrittenStream:
         self.on_write = on_write
         self.writes: list[tuple[float, list[MarketData]]] = []
         self.withdrawn: list[str] = []
+        self.is_full = False
+        self.carried: list[list[str]] = []
+        self.due: list[str] = []
+        self.newest: Callable[[str], bytes | None] = lambda _: None
 
     @property
     def direct(self) -> DirectStream:
@@ -41,14 +45,26 @@ class WrittenStream:
     def frames(self) -> list[MarketData]:
         return [frame for _, frames in self.writes for frame in frames]
 
-    def offer(self, payload: bytes, frames: Mapping[str, bytes]) -> None:
-        assert payload == b"".join(frames.values())
+    def offer(self, payload: bytes, carried: Iterable[str], further: Iterable[str] = ()) -> None:
+        if self.is_full:
+            self.remember([*carried, *further])
+            return
         answers = [decode_answer(text) for text in frame_texts(payload)]
         messages = [answer for answer in answers if isinstance(answer, MarketData)]
-        assert [message.stream_id for message in messages] == list(frames)
+        self.carried.append([message.stream_id for message in messages])
+        assert self.carried[-1] == list(carried)
+        for stream_id in further:
+            frame = self.newest(stream_id)
+            assert frame is not None
+            message = decode_answer(frame_texts(frame)[0])
+            assert isinstance(message, MarketData)
+            messages.append(message)
         self.writes.append((trio.current_time(), messages))
         if self.on_write is not None:
             self.on_write(self)
+
+    def remember(self, stream_ids: Iterable[str]) -> None:
+        self.due += stream_ids
 
     def withdraw(self, stream_id: str) -> None:
         self.withdrawn.append(stream_id)
@@ -120,7 +136,7 @@ async def test_nothing_is_encoded_when_nobody_receives_it() -> None:
     client = WrittenStream()
     broadcaster.start(client.direct, subscription("a"))
     broadcaster.start(client.direct, subscription("b", "ETHUSD"))
-    broadcaster.stop(client.direct, subscription("a"))
+    broadcaster.stop(client.direct, "a")
     assert client.withdrawn == ["a"]
     market.encoded.clear()
     await broadcaster.broadcast()
@@ -229,6 +245,30 @@ async def test_many_different_books_are_not_encoded_in_one_go() -> None:
     assert len(client.writes[-1][1]) == 256
 
 
+async def test_nothing_is_encoded_for_a_client_that_is_full() -> None:
+    market, broadcaster = make()
+    full, reading = WrittenStream(), WrittenStream()
+    full.is_full = True
+    broadcaster.start(full.direct, subscription("a", "ETHUSD"))
+    broadcaster.start(full.direct, subscription("b", "ADAUSD"))
+    broadcaster.start(reading.direct, subscription("a"))
+    market.encoded.clear()
+    await broadcaster.broadcast()
+    assert [symbol for symbol, *_ in market.encoded] == ["BTCUSD"]
+    assert (full.writes, full.due) == ([], ["a", "b", "b", "a"])
+
+
+async def test_what_is_due_beyond_one_payload_follows_at_the_pace_of_the_client() -> None:
+    _, broadcaster = make(WrittenMarket(padding=MAX_PAYLOAD_BYTES // 2))
+    client = WrittenStream()
+    broadcaster.join(client.direct)
+    for stream_id in "abcd":
+        broadcaster.start(client.direct, subscription(stream_id, max_levels=ord(stream_id)))
+    await broadcaster.broadcast()
+    assert client.carried[-1] == ["a", "b"]
+    assert [frame.stream_id for frame in client.writes[-1][1]] == ["a", "b", "c", "d"]
+
+
 CHANGES = st.lists(
     st.tuples(
         st.sampled_from(["start", "stop", "leave", "restart"]), st.integers(0, 4), st.sampled_from("abc")
@@ -253,7 +293,7 @@ async def test_streams_that_change_during_a_round_miss_nothing_and_never_go_back
 
     def stop(client: WrittenStream, stream_id: str) -> None:
         live[client].remove(stream_id)
-        broadcaster.stop(client.direct, subscription(stream_id, max_levels=3))
+        broadcaster.stop(client.direct, stream_id)
 
     def change(action: str, client: WrittenStream, stream_id: str) -> None:
         is_live = stream_id in live[client]
@@ -269,6 +309,7 @@ async def test_streams_that_change_during_a_round_miss_nothing_and_never_go_back
             broadcaster.leave(client.direct)
 
     for client in clients:
+        broadcaster.join(client.direct)
         start(client, "a")
         start(client, "b")
     remaining = list(changes)

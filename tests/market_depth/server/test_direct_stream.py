@@ -21,7 +21,13 @@ def close_frame(code: int) -> bytes:
 
 
 def offer(stream: DirectStream, **texts: str) -> None:
+    """Offer each stream's next frame, which is then the newest of the stream."""
     frames = {stream_id: text_frame(text.encode()) for stream_id, text in texts.items()}
+    latest = getattr(stream.newest, "__self__", None)
+    if not isinstance(latest, dict):
+        latest = {}
+        stream.newest = latest.get
+    latest.update(frames)
     stream.offer(b"".join(frames.values()), frames)
 
 
