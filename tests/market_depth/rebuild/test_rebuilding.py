@@ -375,7 +375,7 @@ def test_a_file_of_which_nothing_can_be_had_is_refused_and_the_output_untouched(
 def test_a_missing_file_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BookEngine, "warm_up", lambda: pytest.fail("loads the kernels"))
+    monkeypatch.setattr("market_depth.rebuild.rebuilding.load_kernels", lambda _: pytest.fail("too early"))
     with pytest.raises(FileUnreadableError, match="no such file"):
         rebuild(tmp_path / "missing.dbn")
 
