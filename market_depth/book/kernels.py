@@ -957,14 +957,20 @@ def prefetch_ahead(m: Memory, events: Pointer, at: int, end: int) -> None:
         prefetch(m.nodes, (m.ids[id_home(m, hashed)] & LOW) * NODE_WORDS)
 
 
-@kernel
-def apply_events(address: int, events: int, count: int) -> int:
-    """Apply `count` events in order until the arrays have no room for another. Returns how many were applied.
+# What `apply_events` is asked for, as 64-bit words.
+CALL_MEMORY, CALL_EVENTS, CALL_COUNT = 0, 1, 2
+CALL_WORDS = 3
 
-    Takes: addresses, of `memory_words` and of aligned ORDER_EVENT rows. They cost a call a tenth of what arrays do.
+
+@kernel
+def apply_events(call: int) -> int:
+    """Apply events in order until the arrays have no room for another. Returns how many were applied.
+
+    Takes: the address of the addresses of `memory_words` and of aligned ORDER_EVENT rows, and how many these are. One
+    argument instead of three: each costs a call from Python a tenth of a microsecond.
     """
-    m = memory(address)
-    words = int64s(events)
+    asked = int64s(call)
+    m, words, count = memory(asked[CALL_MEMORY]), int64s(asked[CALL_EVENTS]), asked[CALL_COUNT]
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
     for at in range(0, end, EVENT_WORDS):

@@ -41,7 +41,8 @@ def test_a_full_engine_stops_before_the_event_that_may_not_fit() -> None:
     events["action"], events["side"], events["size"] = ord("A"), ord("B"), 1
     events["order_id"] = np.arange(len(events))
 
-    applied = kernels.apply_events(engine.memory, kernels.address_of(events), len(events))
+    call = np.array([engine.memory, kernels.address_of(events), len(events)])
+    applied = kernels.apply_events(kernels.address_of(call))
 
     # One node is nobody, one is the level, and the last event might have needed another level.
     assert applied == len(arrays.nodes) - 3
