@@ -40,7 +40,7 @@ MAX_INSTRUMENTS = 10_000
 BATCH = 50_000
 """Events handed over at a time, as a replay at full speed does."""
 
-OUTPUT_BATCH = 4_096
+OUTPUT_BATCH = 16_384
 """Where each event has an output, which is written into one buffer again and again."""
 
 TOP_LEVELS = 10

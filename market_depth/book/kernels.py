@@ -1114,14 +1114,12 @@ def update_top(m: Memory, t: Tops, side: int) -> None:
     best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
     forget_touches(m, side)
     count = min(m.sides[side * SIDE_WORDS + COUNT], t.depth)
-    rank, end = 0, count
-    if t.depth > 1:  # one pair is sooner written than found to be right
-        rank = rank_of(m, side, best, count)
-        if rank >= t.depth:
-            return
-        price = t.words[((side >> 1) * t.depth + rank) * PAIR_WORDS + PAIR_PRICE + (side & 1)]
-        if best == worst and rank < count and key_after(m, side, rank) == key_of(side, price):
-            end = rank + 1  # only resized
+    rank, end = rank_of(m, side, best, count), count
+    if rank >= t.depth:
+        return
+    price = t.words[((side >> 1) * t.depth + rank) * PAIR_WORDS + PAIR_PRICE + (side & 1)]
+    if best == worst and rank < count and key_after(m, side, rank) == key_of(side, price):
+        end = rank + 1  # only resized
     for other in range(rank, end):
         show_pair(m, t, side, other)
     for other in range(count, t.depth):
@@ -1138,6 +1136,7 @@ def apply_and_show(
     """
     m = memory(address)
     t = Tops(int64s(tops_address), int32s(tops_address), chars(tops_address), depth)
+    out = Tops(int64s(pairs_address), int32s(pairs_address), chars(pairs_address), depth)
     words = int64s(events)
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
@@ -1147,6 +1146,10 @@ def apply_and_show(
         if large:
             prefetch_ahead(m, words, at, end)
         book = apply_event(m, words, at)
+        if depth == 1:  # sooner read than found to be right
+            show_best(m, out, book, at // EVENT_WORDS)
+            at += EVENT_WORDS
+            continue
         # The top before this event's is copied only now: right after it was written, wide loads would wait for it.
         if at > 0:
             copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
@@ -1157,9 +1160,22 @@ def apply_and_show(
             for side in range(first, after):
                 update_top(m, t, side)
         at += EVENT_WORDS
-    if at > 0:
+    if at > 0 and depth > 1:
         copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
     return at // EVENT_WORDS
+
+
+@inlined
+def show_best(m: Memory, out: Tops, book: int, row: int) -> None:
+    """Fill a row with the best pair of a book, or with none for book -1."""
+    for parity in range(2):
+        side = 2 * book + parity
+        if book >= 0 and m.sides[side * SIDE_WORDS + COUNT] > 0:
+            level = level_after(m, side, 0)
+            price, quantity, orders = word(m, level, PRICE), word(m, level, QUANTITY), link(m, level, ORDERS)
+            set_pair(out, row, 0, parity, price, quantity, orders)
+        else:
+            set_pair(out, row, 0, parity, NO_PRICE, 0, 0)
 
 
 @inlined
