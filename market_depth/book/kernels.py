@@ -1,4 +1,7 @@
-"""Order books as functions over arrays, compiled by numba: apply a batch of events, read the best levels and orders.
+"""Order books as functions over arrays, compiled by numba: apply events, read or tell what they lead to.
+
+In this order: nodes, ids, levels, orders, books, events; then what is told of them: levels and orders on demand, the
+best levels after each event, and these as text.
 
 What the arrays hold (`Arrays`), and what is true of them between two events:
 
@@ -13,6 +16,8 @@ What the arrays hold (`Arrays`), and what is true of them between two events:
 - **Ids**: a hash table by open addressing from (order id, book) to node. An entry is the hash's upper 32 bits and the
   node in the lower; 0 is empty. It has two places for every node of the pool, so it is never more than half full.
   Deletion shifts later entries back: there are no tombstones.
+- **Touches**: for each side the range of keys whose levels changed since a reader of tops last looked. `apply_and_show` and
+  `apply_and_record` go by it, and forget it.
 - **Level cache**: a direct-mapped guess from (price, side) to level. An entry names a living level or node 0.
 - **Books** are found by (instrument, publisher) in a second hash table and register themselves when first seen.
 

@@ -37,7 +37,8 @@ HEAD_STEP_BYTES = 32
 class SnapshotRecords:
     """Applies events to an engine and tells, as NDJSON, each change of the best `levels` levels of a side.
 
-    An engine has one of them: it goes by what changed since it last looked.
+    An engine has one of them at a time: it goes by what changed since it last looked. Books that were there before are
+    told whole, each after its next event.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SnapshotRecords:
         self._headed = 0
         self._use(empty_arrays(len(engine.arrays.books), levels))
         self._arrays.state[kernels.EVERY_EVENT] = every_event
+        engine.touch_all()
 
     def apply(self, events: OrderEvents) -> bytes:
         """Apply a batch to the engine. Returns the records that it led to, each with a line break behind it.

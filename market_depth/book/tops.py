@@ -26,7 +26,7 @@ LevelPairs = npt.NDArray[np.void]
 class TopOfBook:
     """Applies events to an engine and tells the best `depth` levels of each event's book after it.
 
-    An engine has one of them, and then no `SnapshotRecords`: both go by what changed since they last looked.
+    An engine has one of them at a time, or a `SnapshotRecords`: both go by what changed since they last looked.
     """
 
     def __init__(self, engine: BookEngine, depth: int) -> None:
@@ -36,6 +36,7 @@ class TopOfBook:
         self._engine = engine
         self._depth = depth
         self._tops = self._empty(len(engine.arrays.books))
+        engine.touch_all()
 
     def apply(self, events: OrderEvents, out: LevelPairs | None = None) -> LevelPairs:
         """Apply a batch. Returns the tops, shape (events, depth): rows of `out` if it is given, else of a new array.

@@ -178,6 +178,17 @@ def test_records_that_do_not_fit_at_once_follow(monkeypatch: pytest.MonkeyPatch)
 NUMBERS = [0, 1, 9, 10, 99, 10**7, 10**8 - 1, 10**8, 10**16 - 1, 10**16, 10**16 + 1, 2**63 - 2, 2**63 - 1]
 
 
+def test_records_may_begin_with_books_that_others_told() -> None:
+    engine, plain = BookEngine(), PlainRecords(SYMBOLS, 3)
+    rng = np.random.default_rng(1)
+    first, second = narrow_events(rng, 200), narrow_events(rng, 200)
+    SnapshotRecords(engine, SYMBOLS, 10).apply(first)
+    plain.books.apply(first)
+    second["flags"] |= np.uint8(Flag.LAST)
+
+    assert SnapshotRecords(engine, SYMBOLS, 3).apply(second) == plain.apply(second)
+
+
 def test_any_number_is_told() -> None:
     events = written("A 1 B 1 1 L;" * 2 * len(NUMBERS))
     events["order_id"] = np.arange(len(events))

@@ -71,6 +71,16 @@ def test_tops_of_books_that_grow_in_one_batch_are_the_plain_ones() -> None:
     assert_same_tops([many_events(1, 4_000), wide_events(np.random.default_rng(1), 200)], 10)
 
 
+def test_tops_may_begin_with_books_that_others_told() -> None:
+    engine, books = BookEngine(), PlainBooks()
+    rng = np.random.default_rng(1)
+    first, second = narrow_events(rng, 200), narrow_events(rng, 200)
+    TopOfBook(engine, 10).apply(first)
+    books.apply(first)
+
+    assert TopOfBook(engine, 3).apply(second).tolist() == plain_tops(books, second, 3)
+
+
 @pytest.mark.realdata
 def test_tops_of_a_recorded_market_are_the_plain_ones(realdata: Path) -> None:
     assert_same_tops([recorded(realdata / "dbn" / "CLX5_mbo.dbn")[:15_000]], 10)
