@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import signal
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,8 +21,9 @@ import trio
 
 from market_depth.clock import SystemClock
 from market_depth.config import Address
-from market_depth.feeds.base import FeedError, FeedOptionError, FeedState
+from market_depth.feeds.base import FeedError, FeedOptionError
 from market_depth.feeds.replay import ReplayFeed
+from market_depth.live_market import LiveMarket
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
@@ -28,23 +31,24 @@ from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.pages import front_page
 from market_depth.server.replay_control import ReplayControl
 from market_depth.server.websocket import WebSocketServer
-from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
-from protocol.events import Action, Flag
 from protocol.messages import DATA_TYPES
 from protocol.session import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from market_depth.book.engine import BookEngine
     from market_depth.clock import Clock
     from market_depth.config import ServeConfig
     from market_depth.feeds.base import Feed
     from market_depth.server.http import Page, Routes
-    from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
+
+FEED_KEY_VARIABLE = "MARKET_DEPTH_FEED_KEY"
+"""The environment has the key that a live gateway wants proof of: a command line can be read by others."""
 
 HEARTBEAT_INTERVAL_S = 30
 SHUTDOWN_TIMEOUT_S = 5.0
@@ -52,7 +56,6 @@ SHUTDOWN_TIMEOUT_S = 5.0
 GC_THRESHOLDS = (20_000, 20, 50)
 """Garbage is collected this seldom, and what lives at the start never looked at: with Python's defaults a handshake
 costs twice as much."""
-
 
 MAX_DESCRIPTORS = 65536
 """What we ask for where the system knows no limit."""
@@ -72,110 +75,116 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
     Raises: StartError when the port or a feed cannot be had, WrongCallError when there can be no such feed.
     """
     clock = SystemClock()
-    markets = [LiveMarket(feed) for feed in await open_feeds(config, clock)]
-    served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
-    broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000)
-    heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
-    websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock)
-    started = trio.current_time()
-    replays = [live.feed for live in markets if isinstance(live.feed, ReplayFeed)]
-    routes: Routes = {
-        "/": lambda: front_page(list(served)),
-        "/api/health": lambda: health_page(markets, trio.current_time() - started),
-        **ReplayControl(replays).routes,
-    }
-    listener = Listener(websocket, routes)
-    raise_descriptor_limit()
-    try:
-        sockets = await open_listeners(*config.address)
-    except OSError as error:
-        raise StartError(f"cannot listen on {config.address}: {error.strerror}") from error
-    address = Address(*sockets[0].getsockname()[:2])
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as accepting:
-                for opened in sockets:
-                    accepting.start_soon(listener.run, opened, nursery)
-                announce(address, list(served))
-                logger.info("listening addr=%s symbols=%s", address, ",".join(served))
-                nursery.start_soon(broadcaster.run)
-                nursery.start_soon(heartbeats.run)
-                nursery.start_soon(run_markets, markets, broadcaster)
-                number = await anext(aiter(signals))
-                logger.info("shutting down signal=%s", signal.Signals(number).name)
-                accepting.cancel_scope.cancel()
-            with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
-                await websocket.shut_down()
-            nursery.cancel_scope.cancel()
+    async with AsyncExitStack() as opened:
+        feeds = await open_feeds(config, clock, opened)
+        markets = [LiveMarket(feed) for feed in feeds]
+        served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
+        broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000)
+        heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
+        websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock)
+        started = trio.current_time()
+        replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]
+        routes: Routes = {
+            "/": lambda: front_page(list(served)),
+            "/api/health": lambda: health_page(markets, trio.current_time() - started),
+            **ReplayControl(replays).routes,
+        }
+        listener = Listener(websocket, routes)
+        raise_descriptor_limit()
+        try:
+            sockets = await open_listeners(*config.address)
+        except OSError as error:
+            raise StartError(f"cannot listen on {config.address}: {error.strerror}") from error
+        for listening in sockets:
+            opened.callback(listening.close)
+        if config.record is not None:
+            await make_recorders(markets, config.record, clock)
+        address = Address(*sockets[0].getsockname()[:2])
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with recordings(markets), trio.open_nursery() as nursery:
+                async with trio.open_nursery() as accepting:
+                    for listening in sockets:
+                        accepting.start_soon(listener.run, listening, nursery)
+                    announce(address, list(served))
+                    logger.info("listening addr=%s symbols=%s", address, ",".join(served))
+                    nursery.start_soon(broadcaster.run)
+                    nursery.start_soon(heartbeats.run)
+                    nursery.start_soon(run_markets, markets, broadcaster)
+                    number = await anext(aiter(signals))
+                    logger.info("shutting down signal=%s", signal.Signals(number).name)
+                    accepting.cancel_scope.cancel()
+                with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
+                    await websocket.shut_down()
+                nursery.cancel_scope.cancel()
     logger.info("stopped")
 
 
-class LiveMarket:
-    """A feed and the books it feeds, and what went wrong with them."""
+async def make_recorders(markets: list[LiveMarket], directory: Path, clock: Clock) -> None:
+    """Give every market a recorder into a file of its own. Raises: StartError, WrongCallError."""
+    from market_depth.store.errors import RecordingError, RecordingOptionError
+    from market_depth.store.recorder import make_recorder
 
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
-        self.market = Market(feed.instruments, feed.market_time)
-        self.error: str | None = None
+    try:
+        for live in markets:
+            live.recorder = await make_recorder(directory, live.feed, clock)
+    except RecordingOptionError as error:
+        raise WrongCallError(str(error)) from error
+    except RecordingError as error:
+        raise StartError(str(error)) from error
 
-    async def run(self, engine: BookEngine, broadcaster: Broadcaster) -> None:
-        """Apply the feed's events until it ends. A feed that fails leaves its last books, and the others go on."""
-        feed, market = self.feed, self.market
-        market.warm(engine)
+
+@asynccontextmanager
+async def recordings(markets: list[LiveMarket]) -> AsyncIterator[None]:
+    """Run the recorders of the markets; at the end of the block their files have everything that they took."""
+    recorders = [(live.recorder, live.feed.name) for live in markets if live.recorder is not None]
+    if not recorders:
+        yield
+        return
+    from market_depth.store.recorder import run_and_tell
+
+    async with trio.open_nursery() as nursery:
+        for recorder, feed_name in recorders:
+            nursery.start_soon(run_and_tell, recorder, feed_name)
         try:
-            async for events in feed:
-                if begins_snapshot(events):
-                    market.close()
-                market.apply(events)
-                if not (market.is_open or feed.state is FeedState.WAITING or breaks_off_snapshot(events)):
-                    market.open()
-                    broadcaster.hurry()
-            logger.info("feed completed feed=%s", feed.name)
-        except FeedError as error:
-            self.error = str(error)
-            logger.error("feed failed feed=%s error=%s", feed.name, error)
-        except Exception:
-            # A bug of ours ends this feed alone: the others, and the last books of this one, are still served.
-            self.error = f"{feed.name}: internal error"
-            logger.exception("feed failed feed=%s", feed.name)
+            yield
         finally:
-            market.open()
-            with trio.CancelScope(shield=True):
-                await feed.aclose()
+            for recorder, _ in recorders:
+                await recorder.aclose()
 
 
-def begins_snapshot(events: OrderEvents) -> bool:
-    """Whether all that was known is void from here on: the source went elsewhere, or was lost and found."""
-    return bool(events["action"][0] == Action.CLEAR and events["flags"][0] & Flag.SNAPSHOT)
+async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) -> list[Feed]:
+    """The feeds that the configuration asks for, to be closed with `opened`.
 
-
-def breaks_off_snapshot(events: OrderEvents) -> bool:
-    """Whether the batch ends inside a snapshot that is too large for it: the books are not whole yet."""
-    return bool(events["flags"][-1] & (Flag.SNAPSHOT | Flag.LAST) == Flag.SNAPSHOT)
-
-
-async def open_feeds(config: ServeConfig, clock: Clock) -> list[Feed]:
-    """The feeds that the configuration asks for. Only what is asked for is imported: that is most of the start.
-
+    Only what is asked for is imported: that is most of the start.
     Raises: StartError, WrongCallError.
     """
+    from market_depth.feeds.pacing import choose_pacing
+
     feeds: list[Feed] = []
+
+    def take(feed: Feed) -> None:
+        opened.push_async_callback(feed.aclose)
+        feeds.append(feed)
+
     try:
+        pacing = choose_pacing(config.speed, config.rate)
         if config.simulated_symbols:
             from market_depth.feeds.simulated import SimulatedFeed
 
-            feeds.append(
+            take(
                 SimulatedFeed(
                     config.simulated_symbols, config.scenario, config.seed, config.events_per_second, clock
                 )
             )
         for path in config.replay:
-            from market_depth.feeds.pacing import choose_pacing
-
-            pacing = choose_pacing(config.speed, config.rate)
-            feeds.append(
+            take(
                 await ReplayFeed.open(path, pacing, loop=config.loop, limit=config.limit, is_controlled=True)
             )
+        for address in config.feed:
+            from market_depth.feeds.gateway_url import parse_gateway_url
+            from market_depth.feeds.tcp import TcpFeed
+
+            take(await TcpFeed.open(parse_gateway_url(address), os.environ.get(FEED_KEY_VARIABLE, "")))
     except FeedOptionError as error:
         raise WrongCallError(str(error)) from error
     except FeedError as error:
@@ -217,23 +226,14 @@ def make_engines(count: int) -> list[BookEngine]:
 
 def health_page(markets: list[LiveMarket], uptime_s: float) -> Page:
     """How the server is: its feeds, and whether all parts are up."""
-    is_ok = all(live.error is None for live in markets)
+    is_ok = all(live.is_ok for live in markets)
     is_warm = all(live.market.is_warm for live in markets)
     content = {
         "ok": is_ok,
         "state": "serving" if is_warm else "warming",
         "version": version("market-depth"),
         "uptime_s": round(uptime_s, 3),
-        "feeds": [
-            {
-                "name": live.feed.name,
-                "source": live.feed.source,
-                "state": live.feed.state,
-                "symbols": list(live.market.instruments),
-                "error": live.error,
-            }
-            for live in markets
-        ],
+        "feeds": [live.status() for live in markets],
         "store": {"state": "none"},
     }
     return json_page(content, HTTPStatus.OK if is_ok else HTTPStatus.SERVICE_UNAVAILABLE)

@@ -11,15 +11,17 @@ import typer
 
 from market_depth.bench.commands import app as bench
 from market_depth.logging import TRACE, LogLevel
-from market_depth.publish.command import publish
-from market_depth.rebuild.command import replay
+from market_depth.publish.command import publish as publish_command
+from market_depth.rebuild.command import replay as replay_command
+from market_depth.store.command import record as record_command
 
 if TYPE_CHECKING:
     from market_depth.config import Address
 
 SETTINGS_EPILOG = (
     "Each option can also be given in the environment (--addr as MARKET_DEPTH_ADDR, and so on) or in the TOML file that "
-    "--config names; flags win over the environment, the environment wins over the file."
+    "--config names; flags win over the environment, the environment wins over the file. Several values of one "
+    "option stand in the environment with a blank between, files with a colon."
 )
 
 FAILED = 1
@@ -111,118 +113,79 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def setting(flag: str, explanation: str, **details: Any) -> Any:
+    """An option that the environment and a settings file may give, too."""
+    variable = "MARKET_DEPTH_" + flag.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(flag, envvar=variable, show_envvar=False, help=explanation, **details)
+
+
 @app.command(epilog=SETTINGS_EPILOG)
 def serve(
     addr: Annotated[
-        str,
-        typer.Option(
-            envvar="MARKET_DEPTH_ADDR",
-            show_envvar=False,
-            metavar="HOST:PORT",
-            help="Where to listen; port 0 takes a free one.",
-        ),
+        str, setting("--addr", "Where to listen; port 0 takes a free one.", metavar="HOST:PORT")
     ] = "127.0.0.1:8080",
     log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="MARKET_DEPTH_LOG_LEVEL", show_envvar=False, case_sensitive=False, help="How much to tell."
-        ),
+        LogLevel, setting("--log-level", "How much to tell.", case_sensitive=False)
     ] = LogLevel.INFO,
     symbols: Annotated[
         str | None,
-        typer.Option(
-            envvar="MARKET_DEPTH_SYMBOLS",
-            show_envvar=False,
+        setting(
+            "--symbols",
+            "Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay or --feed.",
             metavar="A,B,…",
-            help="Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay.",
         ),
     ] = None,
     seed: Annotated[
-        int,
-        typer.Option(
-            envvar="MARKET_DEPTH_SEED",
-            show_envvar=False,
-            help="Seed of the simulation: the same seed, the same market.",
-        ),
+        int, setting("--seed", "Seed of the simulation: the same seed, the same market.", metavar="N")
     ] = 0,
     scenario: Annotated[
-        str,
-        typer.Option(
-            envvar="MARKET_DEPTH_SCENARIO",
-            show_envvar=False,
-            help="Kind of market to simulate: calm, busy, trend or burst.",
-        ),
+        str, setting("--scenario", "Kind of market to simulate: calm, busy, trend or burst.", metavar="NAME")
     ] = "busy",
     events_per_second: Annotated[
         float | None,
-        typer.Option(
-            envvar="MARKET_DEPTH_EVENTS_PER_SECOND",
-            show_envvar=False,
+        setting(
+            "--events-per-second",
+            "Simulated events a second for each symbol. By default the scenario's.",
             metavar="N",
-            help="Simulated events a second for each symbol. By default the scenario's.",
         ),
     ] = None,
     interval_ms: Annotated[
-        int,
-        typer.Option(
-            envvar="MARKET_DEPTH_INTERVAL_MS",
-            show_envvar=False,
-            metavar="MS",
-            help="Time between two snapshots of a stream.",
-        ),
+        int, setting("--interval-ms", "Time between two snapshots of a stream.", metavar="MS")
     ] = 300,
     replay: Annotated[
         list[Path] | None,
-        typer.Option(
-            envvar="MARKET_DEPTH_REPLAY",
-            show_envvar=False,
-            metavar="FILE",
-            help="DBN file to replay (.dbn, .dbn.zst); repeatable.",
-        ),
+        setting("--replay", "DBN file to replay (.dbn, .dbn.zst); repeatable.", metavar="FILE"),
     ] = None,
     speed: Annotated[
-        str,
-        typer.Option(
-            envvar="MARKET_DEPTH_SPEED",
-            show_envvar=False,
-            metavar="FACTOR",
-            help="Speed of a replay: a factor of recorded time, or max.",
-        ),
+        str, setting("--speed", "Speed of a replay: a factor of recorded time, or max.", metavar="FACTOR")
     ] = "1",
     rate: Annotated[
         float | None,
-        typer.Option(
-            envvar="MARKET_DEPTH_RATE",
-            show_envvar=False,
-            metavar="N",
-            help="Replay N records a second instead of recorded time.",
+        setting("--rate", "Replay N records a second instead of recorded time.", metavar="N"),
+    ] = None,
+    loop: Annotated[bool, setting("--loop", "Start a replay again when it ends.")] = False,
+    limit: Annotated[int | None, setting("--limit", "Replay only the first N records.", metavar="N")] = None,
+    feed: Annotated[
+        list[str] | None,
+        setting(
+            "--feed",
+            "Live gateway to take (DBN over TCP), with ?dataset=…&symbols=A,B behind the port if need be; repeatable. "
+            "Its key is read from MARKET_DEPTH_FEED_KEY.",
+            metavar="tcp://HOST:PORT",
         ),
     ] = None,
-    loop: Annotated[
-        bool,
-        typer.Option(
-            "--loop", envvar="MARKET_DEPTH_LOOP", show_envvar=False, help="Start a replay again when it ends."
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            envvar="MARKET_DEPTH_LIMIT",
-            show_envvar=False,
-            metavar="N",
-            help="Replay only the first N records.",
-        ),
+    record: Annotated[
+        Path | None,
+        setting("--record", "Record every feed into a DBN file in this directory.", metavar="DIR"),
     ] = None,
     _config: Annotated[
         Path | None,
-        typer.Option(
+        setting(
             "--config",
-            envvar="MARKET_DEPTH_CONFIG",
-            show_envvar=False,
+            "TOML file with these options; flags and environment win over it.",
             metavar="FILE",
             callback=load_config_file,
             is_eager=True,
-            help="TOML file with these options; flags and environment win over it.",
         ),
     ] = None,
 ) -> None:
@@ -249,6 +212,8 @@ def serve(
                 "rate": rate,
                 "loop": loop,
                 "limit": limit,
+                "feed": tuple(feed or ()),
+                "record": record,
             }
         )
     except ValidationError as error:
@@ -274,13 +239,7 @@ def watch(
         typer.Argument(metavar="SYMBOL", help="What to watch, by default BTCUSD."),
     ] = None,
     addr: Annotated[
-        str,
-        typer.Option(
-            envvar="MARKET_DEPTH_ADDR",
-            show_envvar=False,
-            metavar="HOST:PORT",
-            help="The server, or its ws:// address.",
-        ),
+        str, setting("--addr", "The server, or its ws:// address.", metavar="HOST:PORT")
     ] = "127.0.0.1:8080",
     data_type: Annotated[
         DataTypeChoice,
@@ -295,8 +254,9 @@ def watch(
     raise typer.Exit(run_watch(addr, symbol, data_type.value, levels, once))
 
 
-app.command()(replay)
-app.command()(publish)
+app.command("replay")(replay_command)
+app.command("record")(record_command)
+app.command("publish")(publish_command)
 app.add_typer(bench)
 
 

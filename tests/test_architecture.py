@@ -15,6 +15,7 @@ ROOMS = [
     {"feeds", "stream", "client"},
     {"store"},
     {"server", "publish", "rebuild"},
+    {"live_market"},
     {"app", "bench"},
     {"cli"},
     {"__main__"},

@@ -10,8 +10,7 @@ left out of a recording in silence. A disk that takes nothing for `patience_s` e
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -153,22 +152,13 @@ async def in_thread(function: Callable[[], None]) -> None:
     await trio.to_thread.run_sync(function, abandon_on_cancel=True)
 
 
-@asynccontextmanager
-async def open_recorder(
-    directory: Path, feed: Feed, clock: Clock, nursery: trio.Nursery
-) -> AsyncIterator[Recorder]:
-    """A recorder of `feed` into a new file of `directory`, run in `nursery` and closed at the end of the block.
+async def make_recorder(directory: Path, feed: Feed, clock: Clock) -> Recorder:
+    """A recorder of `feed` into a new file of `directory`: `run_and_tell` runs it, `aclose` ends it.
 
     The file is called after the feed and the wall clock: `simulator-20261120T164743Z.mbo.dbn.zst`.
     Raises: RecordingError where the file cannot be made.
     """
-    writer = await trio.to_thread.run_sync(create_recording, directory, feed, clock.wall_ns())
-    recorder = Recorder(writer)
-    nursery.start_soon(run_and_tell, recorder, feed.name)
-    try:
-        yield recorder
-    finally:
-        await recorder.aclose()
+    return Recorder(await trio.to_thread.run_sync(create_recording, directory, feed, clock.wall_ns()))
 
 
 async def run_and_tell(recorder: Recorder, feed: str) -> None:

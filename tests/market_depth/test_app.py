@@ -9,9 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from market_depth.app import LiveMarket, health_page, make_engines, raise_descriptor_limit
+from market_depth.app import health_page, make_engines, raise_descriptor_limit
 from market_depth.book.engine import BookEngine
 from market_depth.feeds.base import ChannelFeed, FeedError
+from market_depth.live_market import LiveMarket
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.stream.publisher import Publisher
 from protocol.events import Action, Flag, OrderEvents, Side, order_events
@@ -79,7 +80,7 @@ async def test_a_client_that_came_first_gets_its_book_when_the_first_events_come
         await wait_all_tasks_blocked()
         assert [len(frame.data.bids) for frame in wired.client.frames] == [1]
         assert wired.health()[1]["feeds"] == [
-            {"name": "channel", "source": "live", "state": "running", "symbols": ["BTCUSD"], "error": None}
+            {"name": "channel", "source": "live", "state": "running", "symbols": ["BTCUSD"], "error": None, "recording": None}
         ]
         wired.sender.close()
 

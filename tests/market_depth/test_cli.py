@@ -73,15 +73,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
         (["--symbols", "BTCUSD,BTCUSD"], "--symbols: 'BTCUSD' is listed more than once"),
         (["--symbols", ""], "symbol '' is malformed"),
         (["--symbols", "b t"], "symbol 'b t' is malformed"),
-        (["--speed", "-1"], "--speed: '-1' is no speed"),
-        (["--speed", "fast"], "--speed: 'fast' is no speed"),
+        (["--speed", "-1"], "a speed of -1 is not possible; give a factor"),
+        (["--speed", "fast"], "a speed of fast is not possible"),
         (["--interval-ms", "9"], "--interval-ms: 9: input should be greater than or equal to 10"),
         (["--interval-ms", "60001"], "--interval-ms: "),
         (["--interval-ms", "soon"], "'--interval-ms': "),
         (["--seed", "-1"], "--seed: "),
-        (["--rate", "0"], "--rate: "),
+        (["--rate", "0"], "a rate of 0"),
         (["--limit", "0"], "--limit: "),
-        (["--events-per-second", "nan"], "--events-per-second: "),
+        (["--events-per-second", "nan"], "nan events a second are not possible"),
         (["--log-level", "loud"], "'--log-level': "),
         (["--config", "missing.toml"], "missing.toml: "),
         (["--nope"], "No such option: --nope"),
@@ -129,7 +129,7 @@ def test_flags_win_over_the_environment_over_the_file_over_defaults(
     assert run(*options, "--seed", "3", **environment).exit_code == 0
     [config] = served
     assert (config.seed, config.interval_ms, config.symbols) == (3, 222, ("ADAUSD",))
-    assert (config.speed, config.address, config.scenario) == (2.0, Address("127.0.0.1", 8080), "busy")
+    assert (config.speed, config.address, config.scenario) == ("2", Address("127.0.0.1", 8080), "busy")
 
 
 @pytest.mark.parametrize("setting", ['symbols = "A,B"', 'symbols = ["A", "B"]'])

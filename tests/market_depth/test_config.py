@@ -58,13 +58,6 @@ def test_default_symbols_are_simulated_unless_a_file_is_replayed() -> None:
         ("interval_ms", 60_001),
         ("symbols", ("BTCUSD", "BTCUSD")),
         ("seed", -1),
-        ("events_per_second", 0),
-        ("events_per_second", float("nan")),
-        ("speed", 0),
-        ("speed", -1),
-        ("speed", "fast"),
-        ("speed", float("inf")),
-        ("rate", 0),
         ("limit", 0),
         ("unknown", 1),
     ],
@@ -73,8 +66,3 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> N
     with pytest.raises(ValidationError) as caught:
         ServeConfig.model_validate({field: value})
     assert caught.value.errors()[0]["loc"][0] == field
-
-
-@pytest.mark.parametrize(("given", "speed"), [("max", "max"), ("0.5", 0.5), (10, 10.0)])
-def test_speed_is_a_factor_or_max(given: object, speed: object) -> None:
-    assert ServeConfig.model_validate({"speed": given}).speed == speed

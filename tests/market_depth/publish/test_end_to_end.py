@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import trio
 
-from market_depth.app import LiveMarket
 from market_depth.book.engine import BookEngine
 from market_depth.book.views import price_levels, resting_orders
 from market_depth.clock import ManualClock
@@ -17,6 +16,7 @@ from market_depth.feeds.dbn import DbnFile
 from market_depth.feeds.gateway_url import parse_gateway_url
 from market_depth.feeds.pacing import Pacing, choose_pacing
 from market_depth.feeds.tcp import TcpFeed
+from market_depth.live_market import LiveMarket
 from market_depth.publish.publisher import Publisher
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.stream.publisher import Publisher as StreamPublisher

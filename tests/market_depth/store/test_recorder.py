@@ -19,8 +19,9 @@ from market_depth.store.recorder import (
     SYNC_INTERVAL_S,
     Recorder,
     RecorderState,
-    open_recorder,
+    make_recorder,
     recording_name,
+    run_and_tell,
 )
 from protocol.events import OrderEvents
 from protocol.instrument import Instrument
@@ -63,11 +64,13 @@ def feed(name: str = "simulator", instruments: tuple[Instrument, ...] = (ACME, B
 @asynccontextmanager
 async def recorder_in(folder: Path) -> AsyncIterator[Recorder]:
     """A recorder of the feed into a new file of `folder`."""
-    async with (
-        trio.open_nursery() as nursery,
-        open_recorder(folder, feed(), ManualClock(WALL_NS), nursery) as recorder,
-    ):
-        yield recorder
+    recorder = await make_recorder(folder, feed(), ManualClock(WALL_NS))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_and_tell, recorder, "simulator")
+        try:
+            yield recorder
+        finally:
+            await recorder.aclose()
 
 
 async def test_what_a_recorder_is_given_is_in_a_file_named_after_the_feed_and_the_time(
@@ -111,21 +114,18 @@ async def test_a_second_recording_in_the_same_second_has_its_own_name(tmp_path: 
 
 
 async def test_a_recording_that_cannot_begin_is_told_at_once(tmp_path: Path) -> None:
-    async with trio.open_nursery() as nursery:
-        opening = open_recorder(tmp_path / "missing", feed(), ManualClock(WALL_NS), nursery)
-        with pytest.raises(RecordingError, match="cannot be created: No such file or directory"):
-            await opening.__aenter__()
+    with pytest.raises(RecordingError, match="cannot be created: No such file or directory"):
+        await make_recorder(tmp_path / "missing", feed(), ManualClock(WALL_NS))
 
 
-async def test_an_error_of_the_block_comes_out_as_it_is_and_the_file_is_complete(tmp_path: Path) -> None:
-    async def fail(nursery: trio.Nursery) -> None:
-        async with open_recorder(tmp_path, feed(), ManualClock(WALL_NS), nursery) as recorder:
+async def test_after_an_error_of_its_user_the_file_is_complete(tmp_path: Path) -> None:
+    async def fail() -> None:
+        async with recorder_in(tmp_path) as recorder:
             await recorder.write(adds(5))
             raise ValueError("mine")
 
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(ValueError, match="mine"):
-            await fail(nursery)
+    with pytest.RaisesGroup(ValueError):
+        await fail()
     assert delivered(tmp_path / NAME)[1] is None
 
 
