@@ -200,10 +200,11 @@ def _reason(error: HandshakeError | ConnectionClosed) -> str:
         case ConnectionClosed():
             return "the connection broke"
         case _:
-            return _socket_error_text(error.__cause__)
+            return socket_error_text(error.__cause__)
 
 
-def _socket_error_text(error: BaseException | None) -> str:
+def socket_error_text(error: BaseException | None) -> str:
+    """Why a connection could not be opened, in the system's own words."""
     # trio tries every address of a name and puts the failures in a group behind one OSError without a number.
     while error is not None and not (isinstance(error, OSError) and error.errno):
         inner = error.__cause__ or error.__context__

@@ -13,7 +13,10 @@ from rich.console import Group
 from rich.text import Text
 
 from market_depth.client.connection import Connecting, Live, Waiting
+from market_depth.client.replay_keys import HELP
+from market_depth.client.replay_remote import ReplayStatus
 from market_depth.client.view import Change, Level, MarketView, Side
+from protocol.timestamp import timestamp_text
 
 Column = Literal["orders", "total", "size", "price"]
 
@@ -33,6 +36,14 @@ LATE_S, STALE_S = 2.0, 10.0
 
 SIDE_STYLE: dict[Side, str] = {"Bid": "green", "Ask": "red"}
 FLASH_STYLE: dict[Change, str] = {"more": "bold reverse", "less": "bold yellow"}
+
+REPLAY_SIGNS = {
+    "RUNNING": ("▶", "green"),
+    "PAUSED": ("⏸", "yellow"),
+    "DONE": ("⏹ done", "yellow"),
+    "IDLE": ("⏹ stopped", "yellow"),
+    "FAILED": ("✗ failed", "bold red"),
+}
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -251,4 +262,21 @@ def _foot(view: MarketView, rows: int) -> Text:
         return Text(f" {view.connection.reason}", style="red")
     if view.notice is not None:
         return Text(f" {view.notice}", style="red")
+    if view.replay is not None:
+        return _replay(view.replay, view.replay_notice)
     return Text(f" q quit   {rows} of {view.subscription.max_levels} levels a side", style="dim")
+
+
+def _replay(replay: ReplayStatus, notice: str | None) -> Text:
+    """Where a replay stands, and which keys control it."""
+    sign, style = REPLAY_SIGNS[replay.state]
+    line = Text(f" {sign} ", style).append(timestamp_text(replay.position_ns)[:21].replace("T", " "), "bold")
+    pace = f"{replay.rate:,g} records/s" if replay.rate is not None else f"×{_speed(replay.speed)}"
+    line.append(f"   {pace}   {replay.percent:.1f} %")
+    if notice is not None:
+        return line.append(f"   {notice}", "red")
+    return line.append(f"   {HELP}", "dim")
+
+
+def _speed(speed: float | str | None) -> str:
+    return f"{speed:g}" if isinstance(speed, float) else "max"

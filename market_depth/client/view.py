@@ -13,6 +13,7 @@ from math import gcd
 from typing import Literal
 
 from market_depth.client.connection import COME_LATER, Connecting, Live, Update, Waiting
+from market_depth.client.replay_remote import ReplayStatus
 from protocol.instrument import SCALE_DIGITS
 from protocol.messages import Error, MarketData, PriceLevels, RestingOrder, RestingOrders, Subscribe
 from protocol.timestamp import is_timestamp
@@ -83,6 +84,10 @@ class MarketView:
         """The server's last word on the subscription, when it will not serve it."""
         self.notice: str | None = None
         """The server's last complaint since the connection opened."""
+        self.replay: ReplayStatus | None = None
+        """Where the replay stands that the market comes from, if it is one."""
+        self.replay_notice: str | None = None
+        """Why the last key did nothing to the replay."""
         self.frame: MarketData | None = None
         self.bids: list[Level] = []
         self.asks: list[Level] = []

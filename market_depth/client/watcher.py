@@ -4,7 +4,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol
 
 import trio
 from pydantic import ValidationError
@@ -22,6 +23,8 @@ from market_depth.client.connection import (
 )
 from market_depth.client.keyboard import pressed_keys
 from market_depth.client.ladder import ladder
+from market_depth.client.replay_keys import orders_for
+from market_depth.client.replay_remote import RemoteError, ReplayRemote, ReplayStatus
 from market_depth.client.view import MarketView
 from protocol.messages import DEFAULT_LEVELS, DataType, Subscribe
 
@@ -37,7 +40,21 @@ CONNECT_LIMIT_S = 5.0
 FIRST_BOOK_LIMIT_S = 30.0
 """A server answers before it has a book: its first start compiles for some seconds."""
 
+REPLAY_POLL_S = 0.5
+REPLAY_SEARCH_S = 5.0
+"""How often the server is asked where its replay stands, and whether it has one."""
+
+MAX_KEYS_WAITING = 100
+
 Keys = Callable[[], AbstractAsyncContextManager[trio.abc.ReceiveChannel[str]]]
+
+
+class Remote(Protocol):
+    """Controls the replay of one symbol, if there is one. ReplayRemote does."""
+
+    async def status(self) -> ReplayStatus | None: ...
+
+    async def tell(self, control: str, content: dict[str, object]) -> ReplayStatus: ...
 
 
 def run_watch(
@@ -70,7 +87,8 @@ def run_watch(
         if once:
             trio.run(watch_once, url, view, console)
         else:
-            trio.run(watch, url, view, console, _stdin_keys if sys.stdin.isatty() else None)
+            remote = ReplayRemote(url, subscription.symbol)
+            trio.run(watch, url, view, console, _stdin_keys if sys.stdin.isatty() else None, remote)
     except ConnectionLost as error:
         return _fail(f"cannot watch {subscription.symbol} at {addr}: {error}", 1)
     except KeyboardInterrupt:
@@ -85,13 +103,14 @@ async def watch(
     view: MarketView,
     console: Console,
     keys: Keys | None = None,
+    remote: Remote | None = None,
     *,
     connect: Connect = open_socket,
     wall_ns: Callable[[], int] = time.time_ns,
 ) -> None:
     """Keep the ladder on the whole screen until q, Ctrl-C or a signal, or until the server refuses the stream.
 
-    `keys` opens the keyboard. The terminal is restored on leaving; a refusal is then found in `view`.
+    `keys` opens the keyboard; `remote` controls the replay that the market may come from. The terminal is restored on leaving; a refusal is then found in `view`.
     """
     with LiveScreen(
         console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
@@ -99,8 +118,11 @@ async def watch(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_draw, screen, view)
             nursery.start_soon(_leave_on_signal, nursery.cancel_scope)
+            to_replay, replay_keys = trio.open_memory_channel[str](MAX_KEYS_WAITING)
+            if remote is not None:
+                nursery.start_soon(_follow_replay, remote, view, replay_keys)
             if keys is not None:
-                nursery.start_soon(_leave_on_key, keys, nursery.cancel_scope)
+                nursery.start_soon(_follow_keys, keys, to_replay, nursery.cancel_scope)
             async with follow(url, [view.subscription], connect=connect) as updates:
                 async for update in updates:
                     view.apply(update, trio.current_time(), wall_ns())
@@ -148,12 +170,43 @@ async def _draw(screen: LiveScreen, view: MarketView) -> None:
         await trio.sleep(DRAW_INTERVAL_S)
 
 
-async def _leave_on_key(keys: Keys, scope: trio.CancelScope) -> None:
+async def _follow_keys(keys: Keys, to_replay: trio.MemorySendChannel[str], scope: trio.CancelScope) -> None:
+    """Leave on q; all other keys are the replay's."""
     async with keys() as pressed:
         async for key in pressed:
             if key in {"q", "Q"}:
                 break
+            with suppress(trio.WouldBlock):  # one who leans on a key is not followed for ever
+                to_replay.send_nowait(key)
     scope.cancel()
+
+
+async def _follow_replay(remote: Remote, view: MarketView, keys: trio.MemoryReceiveChannel[str]) -> None:
+    """Keep the replay's status in the view, and do with the replay what the keys say."""
+    pressed: list[str] = []
+    while True:
+        try:
+            view.replay = await remote.status()
+        except RemoteError:
+            # The screen tells already whether the server is there.
+            view.replay = None
+        if view.replay is not None and pressed:
+            await _control_replay(remote, view, view.replay, pressed)
+        pressed.clear()
+        with trio.move_on_after(REPLAY_POLL_S if view.replay is not None else REPLAY_SEARCH_S):
+            pressed.append(await keys.receive())
+        with suppress(trio.WouldBlock):
+            while True:
+                pressed.append(keys.receive_nowait())
+
+
+async def _control_replay(remote: Remote, view: MarketView, status: ReplayStatus, pressed: list[str]) -> None:
+    view.replay_notice = None
+    try:
+        for control, content in orders_for(pressed, status):
+            view.replay = await remote.tell(control, content)
+    except RemoteError as error:
+        view.replay_notice = str(error)
 
 
 async def _leave_on_signal(scope: trio.CancelScope) -> None:

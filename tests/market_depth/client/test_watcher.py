@@ -16,8 +16,9 @@ from rich.console import Console
 from trio.testing import MockClock
 
 from market_depth.client.connection import ConnectionLost, Live, websocket_url
+from market_depth.client.replay_remote import RemoteError, ReplayStatus
 from market_depth.client.view import MarketView
-from market_depth.client.watcher import run_watch, watch, watch_once
+from market_depth.client.watcher import Keys, run_watch, watch, watch_once
 from protocol.messages import DataType, Error, Subscribe
 from tests.depth_server import DepthServer
 from tests.market_depth.client.conftest import WALL_NS
@@ -130,6 +131,112 @@ async def test_a_resized_terminal_gets_its_layout_with_the_next_frame(autojump_c
     await watch("ws://fake/", new_view(), console, resize_then_q, connect=connect_to())
     last_screen = written(console).split("\x1b[H")[-1].removesuffix(LEAVE_SCREEN)
     assert last_screen.count("\n") == 11
+
+
+LATENCY_S = 0.05
+
+
+class FakeRemote:
+    """A replay that does what it is told; None where the server has none."""
+
+    def __init__(self, status: ReplayStatus | None) -> None:
+        self.replay = status
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.asked: list[float] = []
+        self.failure: RemoteError | None = None
+
+    async def status(self) -> ReplayStatus | None:
+        self.asked.append(trio.current_time())
+        await trio.sleep(LATENCY_S)
+        if self.failure is not None:
+            raise self.failure
+        return self.replay
+
+    async def tell(self, control: str, content: dict[str, object]) -> ReplayStatus:
+        self.told.append((control, content))
+        assert self.replay is not None
+        if control == "step":
+            raise RemoteError("day.dbn is DONE: start it first")
+        states = {"pause": "PAUSED", "resume": "RUNNING", "start": "RUNNING"}
+        changes: dict[str, object] = {"state": states.get(control, self.replay.state)}
+        changes |= {"position_ns": content["to"]} if control == "seek" else {}
+        self.replay = self.replay.model_copy(update=changes)
+        return self.replay
+
+
+REPLAY = ReplayStatus(file="day.dbn", state="RUNNING", position_ns=WALL_NS, speed=2.0, percent=12.34)
+
+
+def keys_at(*pressed: tuple[float, str]) -> Keys:
+    """Keys, each after so many seconds; at last q."""
+
+    @trio.as_safe_channel
+    async def keys() -> AsyncGenerator[str, None]:
+        for second, key in (*pressed, (60, "q")):
+            await trio.sleep_until(second)
+            yield key
+
+    return keys
+
+
+async def test_keys_control_the_replay_and_its_status_stands_at_the_foot(autojump_clock: MockClock) -> None:
+    console, view, remote = terminal(), new_view(), FakeRemote(REPLAY)
+    keys = keys_at((1.2, " "), (2, "left"), (2, "left"), (2, "left"), (2, "+"), (3, "."), (4, "x"), (5, " "))
+    await watch(
+        "ws://fake/", view, console, keys, remote, connect=connect_to(FakeSocket([FRAME], then_silent=True))
+    )
+    ten_s = 10 * 10**9
+    assert remote.told == [
+        ("pause", {"file": "day.dbn"}),
+        ("seek", {"file": "day.dbn", "to": WALL_NS - ten_s}),
+        # Pressed while the server was busy with the first.
+        ("seek", {"file": "day.dbn", "to": WALL_NS - 3 * ten_s}),
+        ("speed", {"file": "day.dbn", "speed": 4.0}),
+        ("step", {"file": "day.dbn"}),
+        ("resume", {"file": "day.dbn"}),
+    ]
+    text = written(console)
+    assert "▶ 2026-11-18 11:06:40.0   ×2   12.3 %   space pause" in plain(text)
+    assert "⏸ 2026-11-18 11:06:10.0   ×2   12.3 %   day.dbn is DONE: start it first" in plain(text)
+
+
+def plain(text: str) -> str:
+    """Text without the terminal's escape sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+async def test_a_simulated_server_is_asked_seldom_and_shows_nothing_of_a_replay(
+    autojump_clock: MockClock,
+) -> None:
+    console, remote = terminal(), FakeRemote(None)
+    await watch(
+        "ws://fake/",
+        new_view(),
+        console,
+        keys_at((11, " ")),
+        remote,
+        connect=connect_to(FakeSocket([FRAME], then_silent=True)),
+    )
+    assert remote.told == []
+    assert len(remote.asked) <= 15
+    assert "q quit   3 of 3 levels" in plain(written(console))
+    assert "space" not in plain(written(console))
+
+
+async def test_a_replay_that_is_lost_is_found_again(autojump_clock: MockClock) -> None:
+    view, remote = new_view(), FakeRemote(REPLAY)
+    seen = []
+
+    async def lose() -> None:
+        for failure in (None, RemoteError("connection refused"), None):
+            remote.failure = failure
+            await trio.sleep(6)
+            seen.append(view.replay)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lose)
+        await watch("ws://fake/", view, terminal(), keys_at(), remote, connect=connect_to())
+    assert seen == [REPLAY, None, REPLAY]
 
 
 @pytest.mark.parametrize(

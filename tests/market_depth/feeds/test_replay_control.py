@@ -560,4 +560,3 @@ def test_any_controls_lead_where_the_model_leads(
                     )
 
     trio.run(control, clock=MockClock(autojump_threshold=0))
-
