@@ -5,11 +5,12 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from market_depth.bench.commands import app as bench
+from market_depth.exits import FAILED, WRONG_CALL, complain, fail
 from market_depth.logging import TRACE, LogLevel
 from market_depth.publish.command import publish as publish_command
 from market_depth.rebuild.command import replay as replay_command
@@ -23,9 +24,6 @@ SETTINGS_EPILOG = (
     "--config names; flags win over the environment, the environment wins over the file. Several values of one "
     "option stand in the environment with a blank between, files with a colon."
 )
-
-FAILED = 1
-WRONG_CALL = 2
 
 app = typer.Typer(
     name="market-depth",
@@ -46,14 +44,11 @@ def main() -> None:
     except typer.TyperException as error:
         # What the option parser says; a call without a command is answered by the help, which has many lines.
         message = error.format_message()
-        typer.echo(message if "\n" in message else f"market-depth: {message}", err=True)
+        if "\n" in message:
+            typer.echo(message, err=True)
+        else:
+            complain(message.replace("Value error, ", ""))
         sys.exit(error.exit_code)
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """End with one clear line."""
-    typer.echo(f"market-depth: {message}", err=True)
-    raise typer.Exit(code)
 
 
 class DataTypeChoice(StrEnum):

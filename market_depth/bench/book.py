@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchError, BenchOptionError
 from market_depth.bench.order_stream import order_stream
 from market_depth.bench.peers import CppBook, nautilus_ns
 from market_depth.bench.plain_books import PlainBooks
@@ -48,7 +48,7 @@ VIEW_DEPTH = 20
 VIEW_CALLS = 1_000
 
 SINGLE_EVENTS = 200_000
-"""Of a stream, those also applied one a call."""
+"""Of a stream, those also applied one a call, each the bytes of a record."""
 
 JSON_EVENTS = 100_000
 """Of a stream, those that the C++ book makes text for: it takes microseconds for each."""
@@ -182,14 +182,14 @@ def run(
 
     With `file`, a DBN file of MBO records, that is the only stream. `cpp` is the source of a C++ book, see `peers.py`.
     The defaults take about a minute. `progress` is told what happens.
-    Raises: BenchError when a value is out of bounds, a file cannot be read, or a C++ book not compiled.
+    Raises: BenchOptionError when a value is out of bounds, a file cannot be read, or a C++ book not compiled.
     """
     if not 1 <= events <= MAX_EVENTS:
-        raise BenchError(f"events must be from 1 to {MAX_EVENTS:,}, not {events:,}")
+        raise BenchOptionError(f"events must be from 1 to {MAX_EVENTS:,}, not {events:,}")
     if not 1 <= rounds <= MAX_ROUNDS:
-        raise BenchError(f"rounds must be from 1 to {MAX_ROUNDS}, not {rounds}")
+        raise BenchOptionError(f"rounds must be from 1 to {MAX_ROUNDS}, not {rounds}")
     if not all(1 <= count <= MAX_INSTRUMENTS for count in instruments):
-        raise BenchError(f"instruments must be from 1 to {MAX_INSTRUMENTS:,}")
+        raise BenchOptionError(f"instruments must be from 1 to {MAX_INSTRUMENTS:,}")
     cpp_book = CppBook(cpp) if cpp else None
     if file:
         return Report([_measure(file.name, recorded(file), rounds, cpp_book, progress)])
@@ -300,10 +300,11 @@ def _json_s(stream: OrderEvents) -> float:
 
 def _single_s(stream: OrderEvents) -> float:
     engine = BookEngine()
-    events = [stream[row : row + 1] for row in range(len(stream))]
+    records = [event.tobytes() for event in stream]
+    apply = engine.apply_record
     began_s = time.process_time()
-    for event in events:
-        engine.apply(event)
+    for record in records:
+        apply(record)
     return time.process_time() - began_s
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchError, BenchOptionError
+from market_depth.exits import FAILED, WRONG_CALL, fail
 
 app = typer.Typer(
     name="bench",
@@ -36,8 +37,7 @@ def show(measure: Callable[..., AnyReport], as_json: bool, **options: Any) -> An
     try:
         report = measure(**options, progress=lambda line: typer.echo(line, err=True))
     except BenchError as error:
-        typer.echo(f"market-depth: {error}", err=True)
-        raise typer.Exit(1) from error
+        fail(str(error), WRONG_CALL if isinstance(error, BenchOptionError) else FAILED)
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else "\n".join(report.lines()))
     return report
 
@@ -99,7 +99,7 @@ def simulator(
     chosen = {"scenarios": scenario} if scenario else {}
     report = show(run, as_json, events=events, seeds=seeds, **chosen)
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -3,3 +3,7 @@
 
 class BenchError(Exception):
     """Nothing was measured; the text is the one line to tell."""
+
+
+class BenchOptionError(BenchError):
+    """It was asked to measure what cannot be: the call was wrong."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchError, BenchOptionError
 from market_depth.bench.load import Load
 from market_depth.bench.processes import running, serve_command, stopped_like_ctrl_c
 from protocol.messages import MAX_LEVELS, Subscribe
@@ -160,7 +160,7 @@ def run(
     """Measure so many clients with so many streams each, `rounds` times on our server and on the yardstick by turns.
 
     A round takes about `4 × window_s + 6` seconds. `progress` is told what happens.
-    Raises: BenchError when a value is out of bounds, or the machine or a server cannot do it.
+    Raises: BenchOptionError when a value is out of bounds, or the machine or a server cannot do it.
     """
     _check_bounds(clients, streams, interval_ms, levels, window_s, rounds)
     _allow_descriptors(clients)
@@ -203,7 +203,7 @@ def _check_bounds(
         ("rounds", rounds, 1, MAX_ROUNDS),
     ):
         if not least <= value <= most:
-            raise BenchError(f"{name} must be {least:,g} to {most:,g}, not {value:,g}")
+            raise BenchOptionError(f"{name} must be {least:,g} to {most:,g}, not {value:,g}")
     if sys.platform != "linux":
         raise BenchError("this benchmark needs Linux: it reads the CPU clock of another process")
 

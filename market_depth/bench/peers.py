@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchError, BenchOptionError
 from protocol.events import Action, Side
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class CppBook:
         if compiler is None:
             raise BenchError("a C++ book needs g++ or clang++")
         if not source.is_file():
-            raise BenchError(f"there is no C++ book at {source}")
+            raise BenchOptionError(f"there is no C++ book at {source}")
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "book.so"
             options = ["-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]

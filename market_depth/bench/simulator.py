@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchOptionError
 from simulator.errors import UnknownScenarioError
 from simulator.listings import listing
 from simulator.realism import judge
@@ -83,18 +83,18 @@ def run(
     """Run `events` events of each scenario, an equal part of them from each of the seeds 1, 2, …, and judge them.
 
     Ten million events take about a minute of two processors. `progress` is told what happens.
-    Raises: BenchError when a value is out of bounds or a scenario is unknown.
+    Raises: BenchOptionError when a value is out of bounds or a scenario is unknown.
     """
     if not 1 <= seeds <= MAX_SEEDS:
-        raise BenchError(f"seeds must be from 1 to {MAX_SEEDS}, not {seeds}")
+        raise BenchOptionError(f"seeds must be from 1 to {MAX_SEEDS}, not {seeds}")
     if not LEAST_EVENTS * seeds <= events <= MAX_EVENTS:
-        raise BenchError(
+        raise BenchOptionError(
             f"events must be from {LEAST_EVENTS * seeds:,} for {seeds} seeds to {MAX_EVENTS:,}, not {events:,}"
         )
     try:
         chosen = [scenario(name) for name in scenarios]
     except UnknownScenarioError as error:
-        raise BenchError(str(error)) from error
+        raise BenchOptionError(str(error)) from error
     reports = []
     # Spawned, not forked: a thread of the caller's, such as a progress bar's, must not be cut off while it holds a lock.
     spawn = multiprocessing.get_context("spawn")

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from market_depth.bench.errors import BenchError
+from market_depth.bench.errors import BenchOptionError
 from market_depth.bench.load import Load
 from market_depth.bench.processes import running, serve_command, stopped_like_ctrl_c
 from protocol.messages import Subscribe
@@ -87,10 +87,10 @@ def run(
     """Start the server `rounds` times, and with `cold` once more with an empty cache of compiled kernels.
 
     A round takes about three seconds, a cold start ten. `progress` is told what happens.
-    Raises: BenchError when `rounds` is out of bounds or the server does not start.
+    Raises: BenchOptionError when `rounds` is out of bounds or the server does not start.
     """
     if not 1 <= rounds <= MAX_ROUNDS:
-        raise BenchError(f"rounds must be 1 to {MAX_ROUNDS}, not {rounds}")
+        raise BenchOptionError(f"rounds must be 1 to {MAX_ROUNDS}, not {rounds}")
     with stopped_like_ctrl_c():
         help_s, warm = [], []
         for number in range(1, rounds + 1):

@@ -6,19 +6,17 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from market_depth.exits import FAILED, WRONG_CALL, fail
 from market_depth.logging import LogLevel, configure
 
 KEY_VARIABLE = "MARKET_DEPTH_PUBLISH_KEY"
 
 MIN_KEY_LENGTH = 16
 """The last five characters go over the wire as they are, and the others could be tried out: Databento's have 32."""
-
-FAILED = 1
-WRONG_CALL = 2
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +53,16 @@ def publish(
         host, port = parse_address(addr)
         pacing = choose_pacing(speed, rate)
     except ValueError as error:
-        _fail(str(error), WRONG_CALL)
+        fail(str(error), WRONG_CALL)
     except FeedOptionError as error:
-        _fail(f"{error.problem}; {error.remedy}", WRONG_CALL)
+        fail(f"{error.problem}; {error.remedy}", WRONG_CALL)
     if key is None and not is_loopback(host):
-        _fail(
+        fail(
             f"{addr} can be reached from elsewhere: set {KEY_VARIABLE} to the key that clients must have",
             WRONG_CALL,
         )
     if key is not None and len(key) < MIN_KEY_LENGTH:
-        _fail(f"the key in {KEY_VARIABLE} needs {MIN_KEY_LENGTH} characters or more", WRONG_CALL)
+        fail(f"the key in {KEY_VARIABLE} needs {MIN_KEY_LENGTH} characters or more", WRONG_CALL)
 
     async def run() -> None:
         from market_depth.clock import SystemClock
@@ -91,9 +89,9 @@ def publish(
     try:
         trio.run(run)
     except FeedError as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     except OSError as error:
-        _fail(f"cannot listen on {addr}: {error.strerror or error}", FAILED)
+        fail(f"cannot listen on {addr}: {error.strerror or error}", FAILED)
 
 
 def is_loopback(host: str) -> bool:
@@ -102,8 +100,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"market-depth: {message}", err=True)
-    raise typer.Exit(code)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from market_depth.exits import FAILED, INTERRUPTED, fail
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from market_depth.rebuild.rebuilding import Progress
     from market_depth.rebuild.statistics import FinalBook, Level, Statistics
 
-FAILED = 1
-INTERRUPTED = 130  # as shells tell of Ctrl-C
 
 MAX_LEVELS = 1000  # of the rebuilding module, which loads numba
 
@@ -65,8 +65,7 @@ def replay(
     elif statistics:
         typer.echo(summary(statistics))
     if problem:
-        typer.echo(f"market-depth: {problem}", err=True)
-        raise typer.Exit(FAILED)
+        fail(problem, FAILED)
 
 
 def as_dict(file: Path, statistics: Statistics | None, problem: str | None) -> dict[str, Any]:

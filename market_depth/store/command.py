@@ -1,12 +1,11 @@
 """`market-depth record FILE`: what it is told, and how it says what went wrong."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-FAILED = 1
-WRONG_CALL = 2
+from market_depth.exits import FAILED, WRONG_CALL, fail
 
 DEFAULT_START = "2026-01-01T00:00:00Z"
 """Fixed, so that the same call writes the same bytes on any day."""
@@ -77,9 +76,3 @@ def record(
     except RecordingError as error:
         fail(str(error), FAILED)
     typer.echo(f"Recorded {writer.records:,} order events in {file} ({writer.bytes:,} bytes)")
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """End with one clear line."""
-    typer.echo(f"market-depth: {message}", err=True)
-    raise typer.Exit(code)
