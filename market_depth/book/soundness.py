@@ -59,6 +59,11 @@ class CheckedBookEngine(BookEngine):
         super().apply(events)
         self.check()
 
+    def apply_record(self, record: bytes) -> None:
+        """Apply one event, and check all books. Raises: as `BookEngine.apply_record`, and as `apply`."""
+        super().apply_record(record)
+        self.check()
+
     def check(self) -> None:
         """Raises: AssertionError when a book is broken."""
         for number, array in enumerate(self._guarded):

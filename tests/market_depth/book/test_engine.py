@@ -13,6 +13,7 @@ from market_depth.book import kernels
 from market_depth.book.engine import BookEngine
 from market_depth.book.views import best_bid_offer, price_levels, resting_orders
 from protocol.events import ORDER_EVENT, UNDEF_PRICE, OrderEvents, Side, order_events
+from tests.market_depth.book.random_events import many_events
 from tests.market_depth.book.written_events import ALL, INSTRUMENT, side_text, written
 
 RULES = {
@@ -265,6 +266,27 @@ def test_one_compilation_serves_all_events() -> None:
 def test_what_is_not_events_is_refused(events: OrderEvents, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         BookEngine().apply(events)
+
+
+def test_events_may_come_as_single_records() -> None:
+    engine, expected = BookEngine(), BookEngine()
+    events = many_events(1, 20_000)
+
+    data = events.tobytes()
+    for start in range(0, len(data), ORDER_EVENT.itemsize):
+        engine.apply_record(data[start : start + ORDER_EVENT.itemsize])
+    expected.apply(events)
+
+    assert engine.counters == expected.counters
+    for instrument_id in expected.instruments():
+        for side in (Side.BID, Side.ASK):
+            assert side_text(engine, side, instrument_id) == side_text(expected, side, instrument_id)
+
+
+@pytest.mark.parametrize("size", [0, 55, 57, 112])
+def test_a_record_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a record has 56 bytes, not {size}"):
+        BookEngine().apply_record(bytes(size))
 
 
 def test_an_instrument_never_seen_has_no_books() -> None:
