@@ -39,9 +39,9 @@ FLASH_STYLE: dict[Change, str] = {"more": "bold reverse", "less": "bold yellow"}
 
 REPLAY_SIGNS = {
     "RUNNING": ("▶", "green"),
-    "PAUSED": ("⏸", "yellow"),
-    "DONE": ("⏹ done", "yellow"),
-    "IDLE": ("⏹ stopped", "yellow"),
+    "PAUSED": ("‖", "yellow"),
+    "DONE": ("■ done", "yellow"),
+    "IDLE": ("■ stopped", "yellow"),
     "FAILED": ("✗ failed", "bold red"),
 }
 

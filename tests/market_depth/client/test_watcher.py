@@ -197,7 +197,7 @@ async def test_keys_control_the_replay_and_its_status_stands_at_the_foot(autojum
     ]
     text = written(console)
     assert "▶ 2026-11-18 11:06:40.0   ×2   12.3 %   space pause" in plain(text)
-    assert "⏸ 2026-11-18 11:06:10.0   ×2   12.3 %   day.dbn is DONE: start it first" in plain(text)
+    assert "‖ 2026-11-18 11:06:10.0   ×2   12.3 %   day.dbn is DONE: start it first" in plain(text)
 
 
 def plain(text: str) -> str:
