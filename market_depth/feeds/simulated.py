@@ -89,7 +89,10 @@ class SimulatedFeed:
         self._opened_at = 0.0  # and by the event loop's
 
     def market_time(self) -> int:
-        return self._step_end_ns or self._clock.wall_ns()
+        if not self._venues:
+            return self._clock.wall_ns()
+        # Between two steps time goes on; a market that lags behind does not get further ahead of its events.
+        return min(self._now_ns(), self._step_end_ns + STEP_NS)
 
     def __aiter__(self) -> Self:
         return self
