@@ -69,6 +69,18 @@ def best_level(engine: BookEngine, instrument_id: int, side: Side) -> PriceLevel
     return None
 
 
+def best_of_book(engine: BookEngine, index: int, side: Side) -> PriceLevel | None:
+    """The best level of one side of one publisher's book, or None if it is empty. Needs no kernel."""
+    if not 0 <= index < engine.book_count:
+        raise IndexError(f"no book {index}: there are {engine.book_count}")
+    row = engine.arrays.sides[2 * index + (side == Side.ASK)]
+    if row[kernels.COUNT] == 0:
+        return None
+    level = engine.arrays.levels[row[kernels.BASE] + row[kernels.COUNT] - 1]
+    price, size = engine.arrays.nodes[level, [kernels.PRICE, kernels.QUANTITY]].tolist()
+    return PriceLevel(price, size, int(engine.arrays.links[level, kernels.ORDERS]))
+
+
 def side_indexes(engine: BookEngine, instrument_id: int, side: Side) -> Int64s:
     """The rows of `engine.arrays.sides` that make up one side of an instrument."""
     if side not in (Side.BID, Side.ASK):

@@ -8,6 +8,7 @@ from market_depth.book.views import (
     BestBidOffer,
     PriceLevel,
     best_bid_offer,
+    best_of_book,
     price_levels,
     resting_orders,
 )
@@ -85,6 +86,16 @@ def test_best_bid_and_offer() -> None:
         PriceLevel(100, 8, 2), PriceLevel(101, 2, 1)
     )
     assert best_bid_offer(engine_of("A 1 A 101 2"), INSTRUMENT) == BestBidOffer(None, PriceLevel(101, 2, 1))
+
+
+def test_the_best_of_a_book_is_that_of_one_publisher() -> None:
+    engine = engine_of("A 1 B 100 5; A 2 B 100 6; A 3 B 99 1", "A 1 B 101 7; A 2 A 103 1; A 3 A 102 2")
+
+    best = [[best_of_book(engine, index, side) for side in (Side.BID, Side.ASK)] for index in (0, 1)]
+
+    assert best == [[PriceLevel(100, 11, 2), None], [PriceLevel(101, 7, 1), PriceLevel(102, 2, 1)]]
+    with pytest.raises(IndexError, match="no book 2: there are 2"):
+        best_of_book(engine, 2, Side.BID)
 
 
 @pytest.mark.parametrize("events", ["", "A 1 B 100 5; C 1 B 100 5"], ids=["never seen", "emptied"])
