@@ -119,12 +119,13 @@ class SimulatedFeed:
         # Each venue opens at its own moment, and in a thread: it trades for some 70 ms before it opens.
         listing = self._listings[len(self._venues)]
         opening_ns = max(self._clock.wall_ns(), self._step_end_ns)
+        opening_at = trio.current_time()
         venue = await trio.to_thread.run_sync(
             simulator.Venue, listing, self._scenario, self._seed, opening_ns, self._events_per_second
         )
         self._venues.append(venue)
         self._step_end_ns = self._opened_ns = opening_ns
-        self._opened_at = trio.current_time()
+        self._opened_at = opening_at
         if len(self._venues) == len(self._listings) and self._is_open():
             self.state = FeedState.RUNNING
         return venue.open()
