@@ -86,7 +86,9 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]
         routes: Routes = {
             "/": lambda: front_page(list(served)),
-            "/api/health": lambda: health_page(markets, trio.current_time() - started),
+            "/api/health": lambda: health_page(
+                markets, trio.current_time() - started, websocket.client_count, broadcaster.stream_count
+            ),
             **ReplayControl(replays).routes,
         }
         listener = Listener(websocket, routes)
@@ -224,7 +226,7 @@ def make_engines(count: int) -> list[BookEngine]:
     return [BookEngine() for _ in range(count)]
 
 
-def health_page(markets: list[LiveMarket], uptime_s: float) -> Page:
+def health_page(markets: list[LiveMarket], uptime_s: float, clients: int, streams: int) -> Page:
     """How the server is: its feeds, and whether all parts are up."""
     is_ok = all(live.is_ok for live in markets)
     is_warm = all(live.market.is_warm for live in markets)
@@ -233,6 +235,8 @@ def health_page(markets: list[LiveMarket], uptime_s: float) -> Page:
         "state": "serving" if is_warm else "warming",
         "version": version("market-depth"),
         "uptime_s": round(uptime_s, 3),
+        "clients": clients,
+        "streams": streams,
         "feeds": [live.status() for live in markets],
         "store": {"state": "none"},
     }

@@ -7,14 +7,12 @@ from simulator.errors import (
     SimulatorError,
     UnknownScenarioError,
 )
-from simulator.listings import DEFAULT_SYMBOLS, LISTINGS, Listing, listing
+from simulator.listings import LISTINGS, Listing, listing
 from simulator.matching import Fill, MatchingBook, Order
-from simulator.scenarios import DEFAULT_SCENARIO, SCENARIOS, Scenario, scenario
+from simulator.scenarios import SCENARIOS, Scenario, scenario
 from simulator.venue import PUBLISHER_ID, Venue
 
 __all__ = [
-    "DEFAULT_SCENARIO",
-    "DEFAULT_SYMBOLS",
     "LISTINGS",
     "PUBLISHER_ID",
     "SCENARIOS",

@@ -61,9 +61,6 @@ LISTINGS: dict[str, Listing] = {
 }
 """Every instrument with a listing of its own, by symbol."""
 
-DEFAULT_SYMBOLS = ("BTCUSD", "ETHUSD", "ADAUSD")
-"""What the venue trades when nobody names symbols."""
-
 # What an unlisted symbol may turn out to be: tick size, lot size, usual order in lots, fewest and most ticks of the
 # opening price. The steps go together as they do on real venues.
 _KINDS = (

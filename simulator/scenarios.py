@@ -93,8 +93,6 @@ SCENARIOS = {
 }
 """Every scenario by name."""
 
-DEFAULT_SCENARIO = "busy"
-
 
 def scenario(name: str) -> Scenario:
     """The scenario of that name. Raises: UnknownScenarioError, which lists the names there are."""

@@ -126,11 +126,9 @@ async def _read_head(stream: DirectStream) -> bytes | None:
     Returns: None when the head is too large, nothing when the client left before.
     """
     received = b""
-    while _HEAD_END not in received:
-        if len(received) > MAX_HEAD_BYTES:
-            return None
+    while (end := received.find(_HEAD_END)) < 0 and len(received) <= MAX_HEAD_BYTES:
         data = await stream.receive_some()
         if not data:
             return b""
         received += data
-    return received
+    return received if 0 <= end <= MAX_HEAD_BYTES else None

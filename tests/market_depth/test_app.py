@@ -57,7 +57,7 @@ class Wired:
             nursery.cancel_scope.cancel()
 
     def health(self) -> tuple[HTTPStatus, dict[str, Any]]:
-        page = health_page([self.live], 1.5)
+        page = health_page([self.live], 1.5, clients=1, streams=2)
         return page.status, json.loads(page.body)
 
 
@@ -80,7 +80,14 @@ async def test_a_client_that_came_first_gets_its_book_when_the_first_events_come
         await wait_all_tasks_blocked()
         assert [len(frame.data.bids) for frame in wired.client.frames] == [1]
         assert wired.health()[1]["feeds"] == [
-            {"name": "channel", "source": "live", "state": "running", "symbols": ["BTCUSD"], "error": None, "recording": None}
+            {
+                "name": "channel",
+                "source": "live",
+                "state": "running",
+                "symbols": ["BTCUSD"],
+                "error": None,
+                "recording": None,
+            }
         ]
         wired.sender.close()
 

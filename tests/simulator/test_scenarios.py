@@ -3,13 +3,12 @@
 import pytest
 
 from simulator.errors import UnknownScenarioError
-from simulator.scenarios import DEFAULT_SCENARIO, SCENARIOS, scenario
+from simulator.scenarios import SCENARIOS, scenario
 
 
 def test_the_named_scenarios() -> None:
     assert list(SCENARIOS) == ["calm", "busy", "trend", "burst"]
     assert all(scenario(name).name == name for name in SCENARIOS)
-    assert DEFAULT_SCENARIO in SCENARIOS
 
 
 def test_scenarios_differ_in_more_than_their_name() -> None:
