@@ -24,6 +24,7 @@ from market_depth.config import Address
 from market_depth.feeds.base import FeedError, FeedOptionError
 from market_depth.feeds.replay import ReplayFeed
 from market_depth.live_market import LiveMarket
+from market_depth.logging import TRACE
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
@@ -214,8 +215,12 @@ async def run_markets(markets: list[LiveMarket], broadcaster: Broadcaster) -> No
 
 
 def make_engines(count: int) -> list[BookEngine]:
-    """So many book engines. On the first start ever their kernels are compiled, which takes some seconds."""
+    """So many book engines. On the first start ever their kernels are compiled, which takes some seconds.
+
+    At log level trace they check all their books after every batch.
+    """
     from market_depth.book.engine import BookEngine
+    from market_depth.book.soundness import CheckedBookEngine
 
     if not BookEngine.is_compiled():
         logger.info(
@@ -223,7 +228,8 @@ def make_engines(count: int) -> list[BookEngine]:
         )
     BookEngine.warm_up()
     logger.info("book kernels ready")
-    return [BookEngine() for _ in range(count)]
+    make = CheckedBookEngine if logger.isEnabledFor(TRACE) else BookEngine
+    return [make() for _ in range(count)]
 
 
 def health_page(markets: list[LiveMarket], uptime_s: float, clients: int, streams: int) -> Page:

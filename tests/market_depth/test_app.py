@@ -11,8 +11,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from market_depth.app import health_page, make_engines, raise_descriptor_limit
 from market_depth.book.engine import BookEngine
+from market_depth.book.soundness import CheckedBookEngine
 from market_depth.feeds.base import ChannelFeed, FeedError
 from market_depth.live_market import LiveMarket
+from market_depth.logging import LogLevel, configure
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.stream.publisher import Publisher
 from protocol.events import Action, Flag, OrderEvents, Side, order_events
@@ -153,6 +155,14 @@ def test_each_market_has_an_engine_of_its_own() -> None:
     assert first is not second
     first.apply(one_add(1))
     assert (first.sequence(1), second.sequence(1)) == (1, 0)
+
+
+def test_at_log_level_trace_the_books_are_checked(own_logging: None) -> None:
+    configure(LogLevel.TRACE)
+    [checked] = make_engines(1)
+    configure(LogLevel.DEBUG)
+    [plain] = make_engines(1)
+    assert (type(checked), type(plain)) == (CheckedBookEngine, BookEngine)
 
 
 def test_as_many_descriptors_are_allowed_as_the_system_permits() -> None:
