@@ -27,6 +27,7 @@ import trio
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState, Source
 from market_depth.feeds.pacing import LAST_NS, NS_PER_S, PacingError
 from market_depth.feeds.pending import PendingEvents
+from market_depth.feeds.read_ahead import ReadAhead
 from market_depth.feeds.schedule import Schedule
 from market_depth.feeds.seekable import SeekableRecording
 from protocol.events import ORDER_EVENT
@@ -176,7 +177,7 @@ class ReplayFeed:
         """The replay of a DBN file. Raises: the errors of DbnFile."""
         from market_depth.feeds.dbn import DbnFile  # its decoder is loaded only where a file is played
 
-        recording = await trio.to_thread.run_sync(DbnFile, path)
+        recording = await trio.to_thread.run_sync(lambda: ReadAhead(DbnFile(path)))
         return cls(recording, pacing, loop=loop, limit=limit, is_controlled=is_controlled)
 
     def market_time(self) -> int:

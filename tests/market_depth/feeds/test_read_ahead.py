@@ -1,0 +1,104 @@
+import threading
+
+import numpy as np
+import pytest
+
+from market_depth.feeds.dbn import DamagedFileError
+from market_depth.feeds.read_ahead import ReadAhead
+from protocol.events import OrderEvents
+from tests.market_depth.feeds.dbn_files import adds
+from tests.market_depth.feeds.memory_recording import MemoryRecording
+
+DAMAGE = DamagedFileError("memory", "breaks off", "fetch it again")
+
+
+class WatchedRecording(MemoryRecording):
+    """It tells when it is read, may be held up, and must not be closed meanwhile."""
+
+    def __init__(self, *chunks: OrderEvents) -> None:
+        super().__init__(*chunks)
+        self.is_reading = threading.Event()
+        self.may_read = threading.Event()
+        self.was_closed = threading.Event()
+
+    def read(self) -> OrderEvents:
+        self.is_reading.set()
+        assert self.may_read.wait(10)
+        assert not self.is_closed
+        return super().read()
+
+    def close(self) -> None:
+        super().close()
+        self.was_closed.set()
+
+
+def chunks_of(count: int) -> list[OrderEvents]:
+    return np.split(adds(10 * count), count)
+
+
+def go_to(recording: ReadAhead, place: int) -> None:
+    for _ in recording.go_to(MemoryRecording().place()._replace(offset=place)):
+        pass
+
+
+def test_what_is_read_is_what_the_recording_gives_and_so_is_every_place() -> None:
+    chunks = chunks_of(7)
+    recording = ReadAhead(MemoryRecording(*chunks))
+    for number, chunk in enumerate(chunks):
+        assert (recording.place().offset, recording.bytes_read) == (number, number * chunk.nbytes)
+        np.testing.assert_array_equal(recording.read(), chunk)
+    for _ in range(5):
+        assert (len(recording.read()), recording.place().offset) == (0, 7)
+    recording.close()
+
+
+def test_reading_goes_on_wherever_it_is_told_to() -> None:
+    chunks = chunks_of(7)
+    recording = ReadAhead(MemoryRecording(*chunks))
+    for start in (3, 0, 6, 7, 5):
+        go_to(recording, start)
+        assert recording.place().offset == start
+        for chunk in chunks[start:][:3]:
+            np.testing.assert_array_equal(recording.read(), chunk)
+    recording.close()
+
+
+def test_a_way_left_half_way_does_not_matter_to_the_next() -> None:
+    chunks = chunks_of(7)
+    recording = ReadAhead(MemoryRecording(*chunks))
+    recording.read()
+    next(recording.go_to(recording.place()))
+    go_to(recording, 2)
+    np.testing.assert_array_equal(recording.read(), chunks[2])
+    recording.close()
+
+
+def test_damage_is_told_in_its_place_and_every_time() -> None:
+    recording = ReadAhead(MemoryRecording(*chunks_of(3), damage=DAMAGE))
+    for _ in range(2):
+        assert [len(recording.read()) for _ in range(3)] == [10, 10, 10]
+        for _ in range(5):
+            with pytest.raises(DamagedFileError, match="breaks off"):
+                recording.read()
+        go_to(recording, 0)
+    recording.close()
+
+
+def test_a_recording_that_is_being_read_is_closed_afterwards() -> None:
+    watched = WatchedRecording(*chunks_of(9))
+    recording = ReadAhead(watched)
+    reader = threading.Thread(target=recording.read)
+    reader.start()
+    assert watched.is_reading.wait(10)
+    recording.close()
+    recording.close()
+    assert not watched.is_closed
+    watched.may_read.set()
+    assert watched.was_closed.wait(10)
+    reader.join(10)
+
+
+def test_a_recording_that_was_never_read_is_closed_at_once() -> None:
+    memory = MemoryRecording(*chunks_of(2))
+    ReadAhead(memory).close()
+    assert memory.is_closed
