@@ -1,4 +1,5 @@
 import threading
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -13,17 +14,17 @@ DAMAGE = DamagedFileError("memory", "breaks off", "fetch it again")
 
 
 class WatchedRecording(MemoryRecording):
-    """It tells when it is read, may be held up, and must not be closed meanwhile."""
+    """It tells of each read when it begins, lets as many pass as it may, and must not be closed meanwhile."""
 
     def __init__(self, *chunks: OrderEvents) -> None:
         super().__init__(*chunks)
-        self.is_reading = threading.Event()
-        self.may_read = threading.Event()
+        self.reads_begun: SimpleQueue[None] = SimpleQueue()
+        self.may_read = threading.Semaphore(0)
         self.was_closed = threading.Event()
 
     def read(self) -> OrderEvents:
-        self.is_reading.set()
-        assert self.may_read.wait(10)
+        self.reads_begun.put(None)
+        assert self.may_read.acquire(timeout=10)
         assert not self.is_closed
         return super().read()
 
@@ -84,18 +85,18 @@ def test_damage_is_told_in_its_place_and_every_time() -> None:
     recording.close()
 
 
-def test_a_recording_that_is_being_read_is_closed_afterwards() -> None:
+def test_a_recording_that_is_being_read_ahead_is_closed_afterwards() -> None:
     watched = WatchedRecording(*chunks_of(9))
     recording = ReadAhead(watched)
-    reader = threading.Thread(target=recording.read)
-    reader.start()
-    assert watched.is_reading.wait(10)
+    watched.may_read.release()
+    recording.read()
+    for _ in range(2):
+        watched.reads_begun.get(timeout=10)
     recording.close()
     recording.close()
     assert not watched.is_closed
-    watched.may_read.set()
+    watched.may_read.release()
     assert watched.was_closed.wait(10)
-    reader.join(10)
 
 
 def test_a_recording_that_was_never_read_is_closed_at_once() -> None:
