@@ -24,7 +24,7 @@ Source = Literal["simulated", "replay", "live"]
 
 
 class FeedState(StrEnum):
-    """How far a feed has come. The last three are final.
+    """How far a feed has come. The last three are final, but for a replay under control: that may run again.
 
     A feed that opens with a snapshot of each book is waiting until it has handed over all of them.
     """
@@ -63,7 +63,8 @@ class Feed(Protocol):
 
     Iterate in one task. A batch is never empty, has at most MAX_BATCH_RECORDS rows, is contiguous and aligned, and
     belongs to the receiver. It ends with an event's last record (flag LAST), so books may be read after each batch;
-    only a source that flags none for longer than a batch, or that ends inside an event, is cut elsewhere. Every
+    only a source that flags none for longer than a batch, or that ends inside an event, is cut elsewhere. A batch that
+    begins with a Clear flagged SNAPSHOT begins a snapshot of all books, one event that may take several batches. Every
     `instrument_id` in it is one of `instruments`.
     """
 
