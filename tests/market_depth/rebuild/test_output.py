@@ -2,6 +2,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -133,16 +134,20 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(
     assert source.read_bytes() == b"DBN"
 
 
-@pytest.fixture
+@contextmanager
 def room_for_4_kb() -> Iterator[None]:
-    """No file of this process may become larger; Python ignores the signal and raises the error."""
+    """No file of this process may become larger; Python ignores the signal and raises the error.
+
+    Only for a moment: the file that the test runner's own output goes to is one of them.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("room_for_4_kb")
 @pytest.mark.parametrize("name", ["out.ndjson", "out.ndjson.zst"])
 @pytest.mark.parametrize("size", [5000, 1_000_000])
 def test_no_room_is_one_error_and_leaves_nothing_half_written(
@@ -151,6 +156,7 @@ def test_no_room_is_one_error_and_leaves_nothing_half_written(
     noise = os.urandom(size)
     with (
         pytest.raises(OutputError, match=r"out\.ndjson.*: cannot be written: File too large"),
+        room_for_4_kb(),
         OutputFile(folder / name, source=source) as output,
     ):
         output.write(noise)
