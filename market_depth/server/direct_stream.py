@@ -114,22 +114,20 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """
         if self.is_closing:
             return
-        if self.is_full:
-            self.remember(carried)
-        else:
+        if not self.is_full:
             try:
                 sent = self._send(payload) if payload else 0
             except (BlockingIOError, InterruptedError):
                 self._fill(None)
-                self.remember(carried)
             except OSError:
                 self._fail()
                 return
             else:
-                if sent != len(payload):
-                    self._fill(memoryview(payload)[sent:])
-                elif further:
-                    self._fill(None)
+                if sent == len(payload) and not further:
+                    return
+                self._fill(memoryview(payload)[sent:] if sent != len(payload) else None)
+                carried = ()
+        self.remember(carried)
         self.remember(further)
 
     def remember(self, stream_ids: Iterable[str]) -> None:
