@@ -334,6 +334,11 @@ class ReplayFeed:
             self._play = ReplayState.FAILED
             self._end(FeedState.FAILED)
             raise
+        except Exception:
+            self._error = f"{self.name}: internal error"
+            self._play = ReplayState.FAILED
+            self._end(FeedState.FAILED)
+            raise
         if batch is None:
             self._end(FeedState.COMPLETED)
             raise StopAsyncIteration
@@ -455,7 +460,7 @@ class ReplayFeed:
             goal = _Goal(self._playing.start_ns)
             if await self._travel(goal, is_wanted=lambda: self._goal is None and not self._is_over):
                 # Time goes on as if the round were recorded after the one before.
-                self._rounds_ns = self._reached_ns - self._played_ns(goal)
+                self._rounds_ns = min(self._reached_ns - self._played_ns(goal), LAST_NS)
             return
         self._play = ReplayState.DONE
         self.state = FeedState.COMPLETED
@@ -497,8 +502,11 @@ class ReplayFeed:
         return True
 
     def _played_ns(self, goal: _Goal) -> int:
-        """The played time at which a goal lies, in the recording's first round."""
-        return 0 if goal.instant_ns is None else max(0, goal.instant_ns - self._recording.start_ns)
+        """The played time at which a goal that was reached lies, in the recording's first round."""
+        if goal.instant_ns is None:
+            return 0
+        end_ns = self._seekable.position_ns if self._seekable.is_at_end else LAST_NS
+        return max(0, min(goal.instant_ns, end_ns) - self._recording.start_ns)
 
     async def _call(self, function: Callable[[], T]) -> T:
         """What `function` of the recording returns. A file that is closed meanwhile is closed afterwards."""

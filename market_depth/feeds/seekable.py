@@ -134,6 +134,11 @@ class SeekableRecording:
             raise self._damage
         return chunk
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether it is known that no record follows."""
+        return self._is_read_out and not len(self._ahead.events)
+
     def share(self) -> float:
         """How much of the recording as it is stored lies before the next record, from 0 to 1, about."""
         read = self.recording.bytes_read / max(1, self.recording.size_bytes)

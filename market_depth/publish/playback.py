@@ -117,7 +117,7 @@ class Playback:
         if not len(events):
             if not self._loops or self._start_ns is None:
                 return False
-            self._rounds_ns += self._reached_ns - self._start_ns
+            self._rounds_ns = min(self._rounds_ns + self._reached_ns - self._start_ns, LAST_NS)
             self._clears = self._books.clears(self._start_ns)
             self._records.close()
             self._records = None

@@ -105,6 +105,35 @@ async def test_a_pause_postpones_what_follows_by_as_long_as_it_lasts(autojump_cl
     assert player.came == [(0, 1), (1, 1), (11.5 + 0.5, 1), (13, 1)]
 
 
+async def test_seeks_beyond_the_end_of_a_looping_replay_leave_it_playing(autojump_clock: MockClock) -> None:
+    async with playing(at(0, 1, 2), loop=True) as player:
+        for _ in range(3):
+            await player.feed.seek(2**63 - 1)
+        # From the end it goes on at the beginning, at once.
+        await trio.sleep(0.5)
+        assert (player.state, player.position_s, player.orders()) == (RUNNING, 0.5, [1])
+    assert player.error is None
+
+
+async def test_a_bug_of_ours_leaves_a_replay_that_says_it_failed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = ReplayFeed(MemoryRecording(at(0, 1)), choose_pacing(1), is_controlled=True)
+
+    async def fail() -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(feed, "_next_batch", fail)
+    with pytest.raises(RuntimeError):
+        await anext(feed)
+    progress = feed.progress()
+    assert (progress.state, feed.state) == (FAILED, FeedState.FAILED)
+    assert progress.error is not None
+    assert progress.error.endswith("internal error")
+    with pytest.raises(ReplayStateError):
+        feed.pause()
+
+
 async def test_a_thousand_pauses_do_not_add_up_to_anything_else(autojump_clock: MockClock) -> None:
     async with playing(at(0, 10)) as player:
         for _ in range(1000):
