@@ -90,6 +90,9 @@ class OutputFile:
         except OSError as error:
             self._discard()
             raise self._failed(error) from error
+        except BaseException:  # Ctrl-C while the disk works
+            self._discard()
+            raise
 
     def _discard(self) -> None:
         with suppress(OSError):  # what could not be written is not wanted any more

@@ -43,9 +43,11 @@ def read_ahead(file: DbnFile) -> Generator[Chunk]:
     wanted: SimpleQueue[Bytes | None] = SimpleQueue()
     chunks: SimpleQueue[Chunk | Exception] = SimpleQueue()
 
+    is_over = False
+
     def read() -> None:
         try:
-            while (memory := wanted.get()) is not None:
+            while (memory := wanted.get()) is not None and not is_over:
                 chunks.put(Chunk(file.read(memory), file.bytes_read, file.records_read, memory))
         except Exception as error:  # noqa: BLE001 - raised in the caller's thread
             chunks.put(error)
@@ -64,7 +66,6 @@ def read_ahead(file: DbnFile) -> Generator[Chunk]:
             yield chunk
             wanted.put(chunk.memory)
     finally:
-        while not wanted.empty():  # the thread may take one more: then it reads one chunk for nobody
-            wanted.get()
+        is_over = True  # the thread may be about to read: then it reads one more chunk, for nobody
         wanted.put(None)
         thread.join()

@@ -163,6 +163,18 @@ def test_no_room_is_one_error_and_leaves_nothing_half_written(
     assert list(folder.iterdir()) == []
 
 
+def test_who_interrupts_the_last_moment_leaves_nothing_behind(
+    folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt), OutputFile(folder / "out.ndjson", source=source) as output:
+        output.write(TEXT)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_device_is_one_error(source: Path) -> None:
     with (
