@@ -224,12 +224,12 @@ class _Client:
         if not data:
             return
         async with self._lock:
-            with trio.CancelScope(
-                shield=True, deadline=trio.current_time() + SEND_TIMEOUT_S
-            ) as self._sending:
-                await self._stream.send_all(data)
-            if self._sending.cancelled_caught:
-                raise _TooSlowError
+            for start in range(0, len(data), SEND_BYTES):
+                deadline = min(trio.current_time() + SEND_TIMEOUT_S, self._send_until)
+                with trio.CancelScope(shield=True, deadline=deadline) as self._sending:
+                    await self._stream.send_all(data[start : start + SEND_BYTES])
+                if self._sending.cancelled_caught:
+                    raise _TooSlowError
             self._sent_at = trio.current_time()
 
 

@@ -46,6 +46,9 @@ SCHEMA = "mbo"
 DEFAULT_HEARTBEAT_INTERVAL_S = 30
 HEARTBEAT_INTERVALS_S = range(5, 1801)
 
+MAX_SUBSCRIPTIONS = 1_000
+"""Lines of one session: each leaves a record that waits for the start."""
+
 MAX_UNRESOLVED = 2000
 """Each symbol that we do not have is answered by a record of its own."""
 
@@ -127,7 +130,7 @@ class GatewaySession:
         self._challenge = challenge
         self._session_id = session_id
         self._lines = Lines()
-        self._starts: list[int] = []
+        self._earliest_ns: int | None = None
         self._unresolved: set[str] = set()
         self._subscriptions = 0
         self._kept = bytearray()  # records to send behind the metadata
@@ -190,7 +193,7 @@ class GatewaySession:
                 return line_of({"success": 1, "session_id": self._session_id})
             case SessionState.SUBSCRIBING if "start_session" in fields:
                 self.state = SessionState.STREAMING
-                self.start_ns = min(self._starts, default=0)
+                self.start_ns = self._earliest_ns or 0
                 kept, self._kept = bytes(self._kept), bytearray()
                 return self._metadata(now_ns) + self._stamped(kept, now_ns)
         if "schema" not in fields:
@@ -231,9 +234,12 @@ class GatewaySession:
             raise GatewayError(f"schema {asked.schema[:40]} is not served: this gateway has {SCHEMA}")
         if asked.snapshot and asked.start_ns is not None:
             raise GatewayError("a subscription has either a snapshot or a start")
+        if self._subscriptions == MAX_SUBSCRIPTIONS:
+            raise GatewayError(f"more than {MAX_SUBSCRIPTIONS} subscriptions")
         self._subscriptions += 1
         number = self._subscriptions if asked.number is None else asked.number
-        self._starts.append(asked.start_ns or 0)
+        start_ns = asked.start_ns or 0
+        self._earliest_ns = start_ns if self._earliest_ns is None else min(self._earliest_ns, start_ns)
         answer = bytearray()
         for symbol in asked.symbols:
             ids = self._catalog.find(asked.stype_in, symbol)

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from market_depth.feeds.dbn_stream import RTYPE_ERROR, DbnStream, Notice, Received
 from market_depth.feeds.gateway_client import GatewayClient, RefusedError
 from market_depth.feeds.gateway_text import MAX_LINE_BYTES, Subscription, challenge_response
-from market_depth.publish.session import MAX_UNRESOLVED, Catalog, GatewaySession, SessionState
+from market_depth.publish.session import (
+    MAX_SUBSCRIPTIONS,
+    MAX_UNRESOLVED,
+    Catalog,
+    GatewaySession,
+    SessionState,
+)
 from tests.market_depth.feeds.dbn_files import adds
 
 KEY = "db-0123456789abcdefghijklmnopqrs"
@@ -184,6 +190,14 @@ def test_a_playback_starts_where_the_earliest_subscription_does(starts: list[int
         session.receive(Subscription(start_ns=start_ns).lines(), NOW_NS)
     session.receive(b"start_session=0\n", NOW_NS)
     assert session.start_ns == first
+
+
+def test_a_session_has_a_bounded_number_of_subscriptions() -> None:
+    session = authenticated()
+    assert session.receive(b"schema=mbo|symbols=ACME\n" * MAX_SUBSCRIPTIONS, NOW_NS) == b""
+    last = notices(session.receive(b"schema=mbo|symbols=ACME\n", NOW_NS))[-1]
+    assert (last.rtype, session.state) == (RTYPE_ERROR, SessionState.CLOSED)
+    assert f"more than {MAX_SUBSCRIPTIONS} subscriptions" in last.text
 
 
 @pytest.mark.parametrize("is_started", [False, True])
