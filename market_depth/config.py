@@ -26,6 +26,10 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         host = ""
+    try:
+        host.encode("idna")
+    except UnicodeError:  # a label that is empty or too long
+        host = ""
     if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
         raise ValueError(
             f"{text!r} is not an address: HOST:PORT is expected, such as 127.0.0.1:8080 or [::1]:8080"

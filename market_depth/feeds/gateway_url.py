@@ -47,6 +47,7 @@ def parse_gateway_url(text: str) -> GatewayUrl:
     try:
         parts = urlsplit(text)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # refuses a label that is empty or too long
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
         raise _url_error(text, str(error)) from error

@@ -68,6 +68,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
     ("arguments", "expected"),
     [
         (["--addr", "nope"], "'nope' is not an address"),
+        (["--addr", "a..b:80"], "'a..b:80' is not an address"),
         (["--addr", "127.0.0.1:99999"], "'127.0.0.1:99999' is not an address"),
         (["--scenario", "nope"], "no scenario 'nope'; choose one of calm, busy, trend, burst"),
         (["--symbols", "BTCUSD,BTCUSD"], "--symbols: 'BTCUSD' is listed more than once"),

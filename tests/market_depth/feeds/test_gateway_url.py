@@ -38,6 +38,7 @@ def test_a_url_names_a_gateway_and_what_to_ask_it_for(
         ("127.0.0.1:13000", "is no address of a gateway"),
         ("http://127.0.0.1:13000", "is no address of a gateway"),
         ("tcp://127.0.0.1", "is no address of a gateway"),
+        ("tcp://a..b:13000", "label empty or too long"),
         ("tcp://127.0.0.1:0", "is no address of a gateway"),
         ("tcp://:13000", "is no address of a gateway"),
         ("tcp://127.0.0.1:13000/CLX5", "is no address of a gateway"),
