@@ -232,6 +232,7 @@ class ReplayFeed:
 
         They are those that playing up to there gives: before the first event empty; after the last one the replay is
         done. It stays paused or running; one that was done runs.
+        A later seek, start or stop takes its place: then it returns with that one, wherever it leads.
         Raises: ReplayStateError when it is idle or over, or closed meanwhile.
         """
         self._check(ReplayState.RUNNING, ReplayState.PAUSED, ReplayState.DONE)

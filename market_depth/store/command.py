@@ -14,7 +14,10 @@ DEFAULT_START = "2026-01-01T00:00:00Z"
 def record(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="NAME.dbn, or NAME.dbn.zst to compress it.")],
     events: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop after N order events, opening snapshots included.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Stop after N order events; the opening snapshots count, and are always whole."
+        ),
     ] = None,
     duration: Annotated[
         float | None, typer.Option(metavar="S", help="Stop after S seconds of the market's time.")
