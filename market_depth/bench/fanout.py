@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from market_depth.bench.errors import BenchError, BenchOptionError
 from market_depth.bench.load import Load
-from market_depth.bench.processes import running, serve_command, stopped_like_ctrl_c
+from market_depth.bench.processes import running, serve_command
+from market_depth.exits import sigterm_like_ctrl_c
 from protocol.messages import MAX_LEVELS, Subscribe
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def run(
     command = serve_command("--interval-ms", str(interval_ms), "--symbols", ",".join(SYMBOLS[:streams]))
     report = Report(clients, streams, interval_ms, levels, window_s, [], [])
     interval_s = interval_ms / 1000
-    with stopped_like_ctrl_c(), _send_loop() as send_loop, tempfile.NamedTemporaryFile() as payload:
+    with sigterm_like_ctrl_c(), _send_loop() as send_loop, tempfile.NamedTemporaryFile() as payload:
         for number in range(1, rounds + 1):
             progress(f"round {number} of {rounds}: market-depth")
             delivery, newest = _measure(command, subscriptions, clients, interval_s, window_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -85,16 +84,6 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
             finally:
                 process.kill()  # also when a second Ctrl-C cut the wait short; who has ended does not mind
                 process.communicate()
-
-
-@contextmanager
-def stopped_like_ctrl_c() -> Iterator[None]:
-    """Within it SIGTERM raises KeyboardInterrupt, so that started processes are ended then too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _port(process: subprocess.Popen[bytes], deadline: float) -> int | None:

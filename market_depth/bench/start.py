@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from market_depth.bench.errors import BenchOptionError
 from market_depth.bench.load import Load
-from market_depth.bench.processes import running, serve_command, stopped_like_ctrl_c
+from market_depth.bench.processes import running, serve_command
+from market_depth.exits import sigterm_like_ctrl_c
 from protocol.messages import Subscribe
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(
     """
     if not 1 <= rounds <= MAX_ROUNDS:
         raise BenchOptionError(f"rounds must be 1 to {MAX_ROUNDS}, not {rounds}")
-    with stopped_like_ctrl_c():
+    with sigterm_like_ctrl_c():
         help_s, warm = [], []
         for number in range(1, rounds + 1):
             progress(f"start {number} of {rounds}")

@@ -26,6 +26,7 @@ from market_depth.client.ladder import ladder
 from market_depth.client.replay_keys import orders_for
 from market_depth.client.replay_remote import RemoteError, ReplayRemote, ReplayStatus
 from market_depth.client.view import MarketView
+from market_depth.exits import complain
 from protocol.messages import DEFAULT_LEVELS, DataType, Subscribe
 
 DEFAULT_SYMBOL = "BTCUSD"
@@ -220,5 +221,5 @@ def _stdin_keys() -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[str]]:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    sys.stderr.write(f"market-depth: {message}\n")
+    complain(message)
     return exit_code

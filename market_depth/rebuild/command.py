@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from market_depth.exits import FAILED, INTERRUPTED, fail
+from market_depth.exits import FAILED, INTERRUPTED, fail, sigterm_like_ctrl_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,16 +71,6 @@ def as_dict(file: Path, statistics: Statistics | None, problem: str | None) -> d
     """What is printed for machines: the statistics, and what went wrong if something did."""
     told: dict[str, Any] = statistics.as_dict() if statistics else {"file": file.name}
     return told | ({"error": problem} if problem else {})
-
-
-@contextmanager
-def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Meanwhile SIGTERM interrupts as Ctrl-C does, so that nothing half-written stays."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
