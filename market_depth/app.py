@@ -15,7 +15,6 @@ import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import trio
@@ -111,7 +110,7 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                         accepting.start_soon(listener.run, listening, nursery)
                     announce(address, list(served))
                     logger.info("listening addr=%s symbols=%s", address, ",".join(served))
-                    if replays and not is_loopback(address.host):
+                    if replays and not address.is_loopback:
                         logger.warning("whoever reaches %s can control the replays", address)
                     nursery.start_soon(broadcaster.run)
                     nursery.start_soon(heartbeats.run)
@@ -123,11 +122,6 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     await websocket.shut_down()
                 nursery.cancel_scope.cancel()
     logger.info("stopped")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the numeric address `host`."""
-    return ip_address(host).is_loopback
 
 
 async def make_recorders(markets: list[LiveMarket], directory: Path, clock: Clock) -> None:

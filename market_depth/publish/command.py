@@ -1,6 +1,5 @@
 """`market-depth publish FILE`: serve a recorded file as a live gateway would."""
 
-import ipaddress
 import logging
 import os
 import signal
@@ -50,13 +49,13 @@ def publish(
     configure(log_level)
     key = os.environ.get(KEY_VARIABLE) or None
     try:
-        host, port = parse_address(addr)
+        address = parse_address(addr)
         pacing = choose_pacing(speed, rate)
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     except FeedOptionError as error:
         fail(f"{error.problem}; {error.remedy}", WRONG_CALL)
-    if key is None and not is_loopback(host):
+    if key is None and not address.is_loopback:
         fail(
             f"{addr} can be reached from elsewhere: set {KEY_VARIABLE} to the key that clients must have",
             WRONG_CALL,
@@ -71,14 +70,14 @@ def publish(
         publisher = await Publisher.open(
             file, pacing, SystemClock(), loop=loop, key=key, max_clients=max_clients
         )
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(publisher.run, listeners)
                 bound = listeners[0].socket.getsockname()[1]
                 catalog = publisher.catalog
                 typer.echo(
-                    f"Publishing {catalog.dataset} ({len(catalog.symbols)} instruments) on tcp://{host}:{bound}"
+                    f"Publishing {catalog.dataset} ({len(catalog.symbols)} instruments) on tcp://{address._replace(port=bound)}"
                 )
                 sys.stdout.flush()
                 number = await anext(aiter(signals))
@@ -92,11 +91,3 @@ def publish(
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"cannot listen on {addr}: {error.strerror or error}", FAILED)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,10 +11,11 @@ import trio
 import typer
 from typer.testing import CliRunner
 
+from market_depth.config import Address
 from market_depth.feeds.base import FeedError, FeedState
 from market_depth.feeds.gateway_url import parse_gateway_url
 from market_depth.feeds.tcp import TcpFeed
-from market_depth.publish.command import is_loopback, publish
+from market_depth.publish.command import publish
 from protocol.events import Action
 from tests.market_depth.feeds.dbn_files import adds, encoded, write
 from tests.market_depth.publish.publish_process import PublishProcess
@@ -134,4 +135,4 @@ def test_what_cannot_be_published_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_only_this_machine_reaches_a_loopback_address(host: str, is_ours: bool) -> None:
-    assert is_loopback(host) is is_ours
+    assert Address(host, 1).is_loopback is is_ours
