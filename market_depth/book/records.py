@@ -54,7 +54,6 @@ class SnapshotRecords:
             raise ValueError(f"a record has at least one level, not {levels}")
         self._engine = engine
         self._symbols = symbols
-        self._levels = levels
         self._headed = 0
         self._use(empty_arrays(len(engine.arrays.books), levels))
         self._arrays.state[kernels.EVERY_EVENT] = every_event

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from market_depth.client.replay_remote import ReplayStatus
+from protocol.timestamp import NS_PER_S
 
 SEEKS_S = {
     "left": -10,
@@ -25,8 +26,6 @@ SLOWEST, FASTEST = 1 / 1024, 1_000_000.0
 MOST_RECORDS_PER_S = 1_000_000_000.0
 
 HELP = "space pause   ←→ 10 s   ↓↑ 1 min   +− speed   . step   q quit"
-
-NS_PER_S = 1_000_000_000
 
 
 class Order(NamedTuple):

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from market_depth.feeds.base import FeedOptionError
+from protocol.timestamp import NS_PER_S
 
 MAX_SPEED = 1_000_000
 MAX_RATE = 1_000_000_000
 
-NS_PER_S = 1_000_000_000
 LAST_NS = np.iinfo(np.int64).max
 
 Times = npt.NDArray[np.int64]

@@ -25,12 +25,13 @@ import numpy as np
 import trio
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState, Source
-from market_depth.feeds.pacing import LAST_NS, NS_PER_S, PacingError
+from market_depth.feeds.pacing import LAST_NS, PacingError
 from market_depth.feeds.pending import PendingEvents
 from market_depth.feeds.read_ahead import ReadAhead
 from market_depth.feeds.schedule import Schedule
 from market_depth.feeds.seekable import SeekableRecording
 from protocol.events import ORDER_EVENT
+from protocol.timestamp import NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ import simulator
 from market_depth.clock import Clock
 from market_depth.feeds.base import FeedOptionError, FeedState, Source
 from protocol.events import ORDER_EVENT, Flag, OrderEvents
+from protocol.timestamp import NS_PER_S
 
 logger = logging.getLogger(__name__)
 
-NS_PER_S = 1_000_000_000
 
 STEP_NS = 50_000_000
 """How often the venues trade. What happened meanwhile comes in one batch: at three symbols, steps of 10 ms cost 57 ms

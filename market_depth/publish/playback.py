@@ -8,8 +8,9 @@ import trio
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS
 from market_depth.feeds.books_seen import BooksSeen
-from market_depth.feeds.pacing import LAST_NS, NS_PER_S, Pacing, Times
+from market_depth.feeds.pacing import LAST_NS, Pacing, Times
 from protocol.events import ORDER_EVENT, OrderEvents
+from protocol.timestamp import NS_PER_S
 
 WAKE_INTERVAL_NS = 1_000_000
 """Records go out at most once in this time, unless they are late: a wake-up for each costs more than it is worth."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from market_depth.feeds.pacing import ConstantRate, FullSpeed, PacingError, RecordedPace, choose_pacing
 from market_depth.feeds.replay import Playing, ReplayStateError
 from market_depth.server.http import RefusedError, Route, json_page
-from protocol.timestamp import timestamp_ns, timestamp_text
+from protocol.timestamp import NS_PER_MS, timestamp_ns, timestamp_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,8 +29,6 @@ PATH = "/api/control/replay/"
 FIRST_NS = 10**15
 """An instant given as a number below it is ms since the epoch, from it on ns: the one ends in the year 33658, the other
 begins eleven days after 1970 did."""
-
-NS_PER_MS = 1_000_000
 
 MAX_STEPS = 1_000_000
 
