@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from market_depth.client.replay_remote import ReplayStatus
-from protocol.timestamp import NS_PER_S
+from protocol.timestamp import NS_PER_S, timestamp_text
 
 SEEKS_S = {
     "left": -10,
@@ -43,7 +43,8 @@ def orders_for(keys: Sequence[str], status: ReplayStatus) -> list[Order]:
     for key in keys:
         if key in SEEKS_S:
             position_ns = max(0, position_ns + SEEKS_S[key] * NS_PER_S)
-            _append(orders, Order("seek", {"to": position_ns}))
+            # As text: a server takes a small number for ms, and a recording may begin in 1970.
+            _append(orders, Order("seek", {"to": timestamp_text(position_ns)}))
         elif key in FASTER | SLOWER:
             pace = pace.times(2) if key in FASTER else pace.times(0.5)
             _append(orders, Order("speed", pace.content()))

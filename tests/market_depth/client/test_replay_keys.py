@@ -2,6 +2,7 @@ import pytest
 
 from market_depth.client.replay_keys import Order, orders_for
 from market_depth.client.replay_remote import ReplayStatus
+from protocol.timestamp import timestamp_text
 
 S = 1_000_000_000
 NOW = 1_758_744_000 * S
@@ -21,12 +22,13 @@ def status(**changes: object) -> ReplayStatus:
         ([" "], {"state": "DONE", "speed": 4.0}, [("start", {"speed": 4.0})]),
         ([" "], {"state": "IDLE", "speed": None, "rate": 5.0}, [("start", {"rate": 5.0})]),
         ([" ", " "], {}, [("pause", {}), ("resume", {})]),
-        (["left"], {}, [("seek", {"to": NOW - 10 * S})]),
-        (["right"], {}, [("seek", {"to": NOW + 10 * S})]),
-        (["up"], {}, [("seek", {"to": NOW + 60 * S})]),
-        (["shift down"], {}, [("seek", {"to": NOW - 600 * S})]),
-        (["left", "left", "shift right", "left"], {}, [("seek", {"to": NOW + 30 * S})]),
-        (["left"], {"position_ns": S}, [("seek", {"to": 0})]),
+        (["left"], {}, [("seek", {"to": timestamp_text(NOW - 10 * S)})]),
+        (["right"], {}, [("seek", {"to": timestamp_text(NOW + 10 * S)})]),
+        (["up"], {}, [("seek", {"to": timestamp_text(NOW + 60 * S)})]),
+        (["shift down"], {}, [("seek", {"to": timestamp_text(NOW - 600 * S)})]),
+        (["left", "left", "shift right", "left"], {}, [("seek", {"to": timestamp_text(NOW + 30 * S)})]),
+        (["left"], {"position_ns": S}, [("seek", {"to": "1970-01-01T00:00:00.000000Z"})]),
+        (["right"], {"position_ns": S}, [("seek", {"to": "1970-01-01T00:00:11.000000Z"})]),
         (["+"], {}, [("speed", {"speed": 2.0})]),
         (["+", "=", "+"], {"speed": 10.0}, [("speed", {"speed": 80.0})]),
         (["-", "_"], {}, [("speed", {"speed": 0.25})]),
@@ -39,7 +41,11 @@ def status(**changes: object) -> ReplayStatus:
         (
             ["left", " ", "left"],
             {},
-            [("seek", {"to": NOW - 10 * S}), ("pause", {}), ("seek", {"to": NOW - 20 * S})],
+            [
+                ("seek", {"to": timestamp_text(NOW - 10 * S)}),
+                ("pause", {}),
+                ("seek", {"to": timestamp_text(NOW - 20 * S)}),
+            ],
         ),
     ],
 )

@@ -20,6 +20,7 @@ from market_depth.client.replay_remote import RemoteError, ReplayStatus
 from market_depth.client.view import MarketView
 from market_depth.client.watcher import Keys, run_watch, watch, watch_once
 from protocol.messages import DataType, Error, Subscribe
+from protocol.timestamp import timestamp_ns, timestamp_text
 from tests.depth_server import DepthServer
 from tests.market_depth.client.conftest import WALL_NS
 from tests.market_depth.client.fake_server import fake_depth_server
@@ -159,7 +160,7 @@ class FakeRemote:
             raise RemoteError("day.dbn is DONE: start it first")
         states = {"pause": "PAUSED", "resume": "RUNNING", "start": "RUNNING"}
         changes: dict[str, object] = {"state": states.get(control, self.replay.state)}
-        changes |= {"position_ns": content["to"]} if control == "seek" else {}
+        changes |= {"position_ns": timestamp_ns(str(content["to"]))} if control == "seek" else {}
         self.replay = self.replay.model_copy(update=changes)
         return self.replay
 
@@ -188,9 +189,9 @@ async def test_keys_control_the_replay_and_its_status_stands_at_the_foot(autojum
     ten_s = 10 * 10**9
     assert remote.told == [
         ("pause", {"file": "day.dbn"}),
-        ("seek", {"file": "day.dbn", "to": WALL_NS - ten_s}),
+        ("seek", {"file": "day.dbn", "to": timestamp_text(WALL_NS - ten_s)}),
         # Pressed while the server was busy with the first.
-        ("seek", {"file": "day.dbn", "to": WALL_NS - 3 * ten_s}),
+        ("seek", {"file": "day.dbn", "to": timestamp_text(WALL_NS - 3 * ten_s)}),
         ("speed", {"file": "day.dbn", "speed": 4.0}),
         ("step", {"file": "day.dbn"}),
         ("resume", {"file": "day.dbn"}),
