@@ -1,0 +1,268 @@
+from base64 import urlsafe_b64encode
+from http import HTTPStatus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from market_depth.metrics import Refusal
+from market_depth.server.gate import MAX_CONNECTIONS_PER_HOST, Denied, Gate, Welcome, no_room
+
+TOKEN = 'a/b+c=="{}"'  # noqa: S105 - for tests; it has characters that a subprotocol may not have
+TOKEN_NAME = "bearer." + urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
+
+# Connections
+
+
+def enter(gate: Gate, host: str, times: int) -> list[Refusal | None]:
+    return [gate.enter(host) for _ in range(times)]
+
+
+def test_a_full_server_lets_nobody_in_until_somebody_leaves() -> None:
+    gate = Gate(max_connections=2)
+    assert [gate.enter(host) for host in ("10.0.0.1", "127.0.0.1", "10.0.0.2", "::1")] == [
+        None,
+        None,
+        Refusal.SERVER_FULL,
+        Refusal.SERVER_FULL,
+    ]
+    gate.leave("127.0.0.1")
+    assert enter(gate, "10.0.0.2", 2) == [None, Refusal.SERVER_FULL]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_same"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::1", True),
+        ("2001:db8::1", "2001:db8:0:0:ffff::2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("local", "local", True),
+    ],
+)
+def test_connections_are_counted_for_each_address_and_for_each_64_bits_of_ipv6(
+    first: str, second: str, is_same: bool
+) -> None:
+    gate = Gate(max_connections_per_host=3)
+    assert enter(gate, first, 3) == [None] * 3
+    assert gate.enter(second) is (Refusal.HOST_FULL if is_same else None)
+    gate.leave(first)
+    assert gate.enter(second) is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1"])
+def test_this_machine_has_a_limit_of_its_own_only_if_one_is_set(host: str) -> None:
+    assert set(enter(Gate(), host, MAX_CONNECTIONS_PER_HOST + 1)) == {None}
+    assert enter(Gate(max_connections_per_host=1), host, 2) == [None, Refusal.HOST_FULL]
+
+
+def test_others_have_one_by_default() -> None:
+    refusals = enter(Gate(), "192.0.2.1", MAX_CONNECTIONS_PER_HOST + 1)
+    assert refusals == [None] * MAX_CONNECTIONS_PER_HOST + [Refusal.HOST_FULL]
+
+
+def test_hosts_that_have_left_are_forgotten() -> None:
+    gate = Gate()
+    for number in range(100):
+        gate.enter(f"10.0.0.{number}")
+        gate.leave(f"10.0.0.{number}")
+    assert not gate._connections
+
+
+@pytest.mark.parametrize("refusal", [Refusal.SERVER_FULL, Refusal.HOST_FULL])
+def test_whoever_finds_no_room_is_told_when_to_come_again(refusal: Refusal) -> None:
+    denied = no_room(refusal)
+    assert (denied.status, denied.reason) == (HTTPStatus.SERVICE_UNAVAILABLE, refusal)
+    assert denied.headers == (("retry-after", "10"),)
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "watches", "controls"),
+    [
+        # own pages
+        (b"127.0.0.1:8080", b"http://127.0.0.1:8080", True, True),
+        (b"localhost:8080", b"http://localhost:8080", True, True),
+        (b"LocalHost:8080", b"http://localhost:8080", True, True),
+        (b"[::1]:8080", b"https://[::1]:8080", True, True),
+        (b"192.0.2.7", b"http://192.0.2.7", True, True),
+        # of the browser's machine
+        (b"127.0.0.1:8080", b"http://127.0.0.1:9090", True, False),
+        (b"192.0.2.7", b"http://localhost:3000", True, False),
+        (b"192.0.2.7", b"https://[::1]", True, False),
+        (b"192.0.2.7", b"file://", True, False),
+        # from elsewhere
+        (b"127.0.0.1:8080", b"http://evil.example", False, False),
+        (b"127.0.0.1:8080", b"http://192.0.2.7:8080", False, False),
+        (b"127.0.0.1:8080", b"null", False, False),
+        (b"127.0.0.1:8080", b"", False, False),
+        (b"127.0.0.1:8080", b"http://127.0.0.1:8080.evil.example", False, False),
+        (b"127.0.0.1:8080", b"http://localhost.evil.example", False, False),
+        (b"127.0.0.1:8080", b"http://localhost@evil.example", False, False),
+        (b"127.0.0.1:8080", b"chrome-extension://127.0.0.1:8080", False, False),
+        (b"", b"http://", False, False),
+        # a stranger's name that leads here
+        (b"evil.example:8080", b"http://evil.example:8080", False, False),
+        (b"[::", b"http://[::", False, False),
+        (b"\xff", b"http://\xff", False, False),
+    ],
+)
+def test_pages_from_elsewhere_are_denied(host: bytes, origin: bytes, watches: bool, controls: bool) -> None:
+    headers = [(b"host", host), (b"origin", origin)]
+    for is_websocket, is_welcome in ((True, watches), (False, controls)):
+        denied = Gate().check(headers, is_websocket=is_websocket)
+        assert (denied is None) is is_welcome
+        if denied is not None:
+            assert (denied.status, denied.reason) == (HTTPStatus.FORBIDDEN, Refusal.ORIGIN)
+
+
+@pytest.mark.parametrize("is_websocket", [True, False])
+def test_a_program_names_no_page_and_may_ask(is_websocket: bool) -> None:
+    assert Gate().check([(b"host", b"depth.example.org")], is_websocket=is_websocket) is None
+    assert Gate().check([], is_websocket=is_websocket) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "is_welcome"),
+    [
+        ("https://depth.example.org", b"https://depth.example.org", True),
+        ("https://depth.example.org", b"https://depth.example.org:8443", False),
+        ("https://depth.example.org", b"http://depth.example.org", False),
+        ("null", b"null", True),
+        ("*", b"https://anything.example", True),
+        ("*", b"null", True),
+    ],
+)
+@pytest.mark.parametrize("is_websocket", [True, False])
+def test_the_allow_list_opens_the_server_to_pages_by_their_exact_origin(
+    allowed: str, origin: bytes, is_welcome: bool, is_websocket: bool
+) -> None:
+    headers = [(b"host", b"127.0.0.1:8080"), (b"origin", origin)]
+    denied = Gate(allowed_origins=[allowed]).check(headers, is_websocket=is_websocket)
+    assert (denied is None) is is_welcome
+
+
+def test_of_two_origins_both_must_be_welcome() -> None:
+    own, foreign = (b"origin", b"http://127.0.0.1"), (b"origin", b"http://evil.example")
+    for headers in ([own, foreign], [foreign, own]):
+        assert Gate().check([(b"host", b"127.0.0.1"), *headers], is_websocket=True) is not None
+
+
+# Tokens
+
+
+def subprotocols(text: str) -> tuple[bytes, bytes]:
+    return b"sec-websocket-protocol", text.encode("latin-1")
+
+
+def authorization(text: str) -> tuple[bytes, bytes]:
+    return b"authorization", text.encode("latin-1")
+
+
+RIGHT = authorization(f"Bearer {TOKEN}")
+WRONG = authorization("Bearer guess")
+
+
+@pytest.mark.parametrize(
+    ("headers", "http", "websocket"),
+    [
+        ([RIGHT], True, "authorised"),
+        ([authorization(f"bearer  {TOKEN}")], True, "authorised"),
+        ([subprotocols(TOKEN_NAME)], True, "authorised"),
+        ([subprotocols(f"chat,market-depth , {TOKEN_NAME}")], True, "authorised"),
+        ([subprotocols("market-depth"), subprotocols(TOKEN_NAME)], True, "authorised"),
+        ([], False, "stranger"),
+        ([authorization("Basic YTpi")], False, "stranger"),
+        ([subprotocols("market-depth")], False, "stranger"),
+        ([WRONG], False, "denied"),
+        ([authorization(f"Bearer {TOKEN}x")], False, "denied"),
+        ([authorization(f"Bearer {TOKEN[:-1]}")], False, "denied"),
+        ([authorization("Bearer")], False, "denied"),
+        ([authorization("Bearer \xff")], False, "denied"),
+        ([subprotocols("bearer.")], False, "denied"),
+        ([subprotocols(f"bearer.{TOKEN}")], False, "denied"),
+        ([subprotocols(TOKEN_NAME + "=")], False, "denied"),
+    ],
+)
+def test_a_token_is_shown_in_a_header_or_as_a_subprotocol(
+    headers: list[tuple[bytes, bytes]], http: bool, websocket: str
+) -> None:
+    gate = Gate(token=TOKEN)
+    assert (gate.check(headers, is_websocket=False) is None) is http
+    denied = gate.check(headers, is_websocket=True)
+    assert (denied is None) is (websocket != "denied")
+    assert gate.welcome(headers).is_authorised is (websocket == "authorised")
+    if denied is not None:
+        assert (denied.status, denied.reason) == (HTTPStatus.UNAUTHORIZED, Refusal.UNAUTHORISED)
+        assert denied.headers == (("www-authenticate", "Bearer"),)
+
+
+@pytest.mark.parametrize("headers", [[], [RIGHT], [WRONG], [subprotocols("bearer.Z3Vlc3M")]])
+def test_where_no_token_is_asked_for_any_will_do(headers: list[tuple[bytes, bytes]]) -> None:
+    gate = Gate()
+    assert gate.check(headers, is_websocket=True) is None
+    assert gate.welcome(headers).is_authorised
+    assert gate.is_token("guess")
+
+
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [
+        ("", None),
+        ("chat", None),
+        ("chat, market-depth", "market-depth"),
+        (f"{TOKEN_NAME}, market-depth", "market-depth"),
+        (TOKEN_NAME, TOKEN_NAME),
+        (f"chat, {TOKEN_NAME}", TOKEN_NAME),
+    ],
+)
+def test_a_known_subprotocol_is_selected_the_name_before_the_token(
+    offered: str, selected: str | None
+) -> None:
+    assert Gate(token=TOKEN).welcome([subprotocols(offered), RIGHT]) == Welcome(True, selected)
+
+
+@pytest.mark.parametrize(("text", "is_right"), [(TOKEN, True), ("", False), ("ä", False), ("\ud800", False)])
+def test_the_token_of_a_hello_is_judged(text: str, is_right: bool) -> None:
+    assert Gate(token=TOKEN).is_token(text) is is_right
+
+
+def test_a_foreign_page_gets_in_with_no_token() -> None:
+    denied = Gate(token=TOKEN).check([(b"origin", b"http://evil.example"), RIGHT], is_websocket=True)
+    assert denied is not None
+    assert denied.reason is Refusal.ORIGIN
+
+
+# Anything
+
+NAMES = [b"host", b"origin", b"authorization", b"sec-websocket-protocol", b"x"]
+VALUES = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        bytes.__add__,
+        st.sampled_from([b"http://", b"https://[", b"Bearer ", b"bearer.", b"//"]),
+        st.binary(max_size=20),
+    ),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6), st.booleans())
+def test_any_header_is_judged(headers: list[tuple[bytes, bytes]], is_websocket: bool) -> None:
+    gate = Gate(token=TOKEN)
+    assert isinstance(gate.check(headers, is_websocket=is_websocket), Denied | None)
+    welcome = gate.welcome(headers)
+    offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol")
+    assert not welcome.is_authorised
+    assert welcome.subprotocol is None or welcome.subprotocol.encode() in offered
+
+
+@given(st.text(max_size=40))
+def test_any_host_is_counted(host: str) -> None:
+    gate = Gate(max_connections_per_host=1)
+    assert enter(gate, host, 2) == [None, Refusal.HOST_FULL]
+    gate.leave(host)
+    assert not gate._connections
