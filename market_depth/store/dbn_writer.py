@@ -1,7 +1,8 @@
 """Records order events as a DBN file, so that a crash loses the last moment at most.
 
     written ──► synced ──► closed          every `sync_records` records, and when `sync` is called
-                   └─────► unfinished      the process died, or writing failed: no end in the metadata
+       │           └─────► unfinished      the process died, or writing failed: no end in the metadata
+       └─────────────────► discarded       nothing was recorded: no file remains
 
 What is synced is on the disk and can be read, also in a compressed file, and stays so whatever happens afterwards. Only
 `close` gives the metadata an end, so an unfinished file is known by its lack of one. Beside the file goes another with
@@ -33,6 +34,9 @@ DBN_VERSION = 3
 
 SYNC_RECORDS = 65_536
 """The most records that are not on the disk: 3.7 MB, a third of a second of the fastest simulated market."""
+
+RECORDING_SUFFIXES = (".dbn", ".dbn.zst", ".mbo.dbn", ".mbo.dbn.zst")
+"""Recordings that differ in these alone have the same file of definitions."""
 
 NO_TIME = 2**64 - 1
 
@@ -73,17 +77,23 @@ class DbnWriter:
             raise RecordingOptionError(
                 path.name, f"DBN cannot hold its symbols or venue ({error})", "choose others"
             ) from error
+        _refuse_shared_definitions(path)
         self._file: int | None = _create(path, overwrite)
         try:
-            _write_definitions(definitions_path(path), definitions, overwrite)
+            definitions_file = _create(definitions_path(path), overwrite)
         except RecordingError:
             self._abandon()
-            path.unlink(missing_ok=True)
+            path.unlink()
             raise
-        with self._failing():
-            self._append(head)
-            self._sync_file()
-            _sync_folder(path.parent)
+        try:
+            with self._failing():
+                _write_definitions(definitions_file, definitions)
+                self._append(head)
+                self._sync_file()
+                _sync_folder(path.parent)
+        except RecordingError:
+            self.discard()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +145,12 @@ class DbnWriter:
             self._sync_file()
         self.synced_records = self.records
         self._abandon()
+
+    def discard(self) -> None:
+        """End the recording and remove its files: it holds nothing worth keeping."""
+        self._abandon()
+        for path in (self.path, definitions_path(self.path)):
+            path.unlink(missing_ok=True)
 
     def _check(self, events: OrderEvents) -> None:
         if events.dtype != ORDER_EVENT:
@@ -284,17 +300,22 @@ def _create(path: Path, overwrite: bool) -> int:
         ) from error
 
 
-def _write_definitions(path: Path, definitions: bytes, overwrite: bool) -> None:
-    descriptor = _create(path, overwrite)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(definitions)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordingError(
-            path.name, f"cannot be written: {error.strerror}", "make room, and record into another file"
-        ) from error
+def _write_definitions(descriptor: int, definitions: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(definitions)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _refuse_shared_definitions(path: Path) -> None:
+    """Raises: RecordingOptionError where the file that would hold the definitions is that of another recording."""
+    definitions = definitions_path(path)
+    for name in RECORDING_SUFFIXES:
+        other = path.with_name(definitions.name.removesuffix(DEFINITION_SUFFIX) + name)
+        if other != path and other.exists():
+            raise RecordingOptionError(
+                str(path), f"would share {definitions.name} with {other.name}", "take another name"
+            )
 
 
 def _sync_folder(path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -132,7 +133,9 @@ def test_any_events_come_back_byte_for_byte(
     batches: list[list[tuple[int, bytes, int]]],
     step: int,
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / name
+    folder = tmp_path_factory.getbasetemp() / name.replace(".", "-")
+    folder.mkdir(exist_ok=True)
+    path = folder / name
     recording = writer(path, sync_records=step, overwrite=True)
     written = b""
     for rows in batches:
@@ -226,10 +229,49 @@ def test_a_full_disk_ends_the_recording_with_everything_synced_before(tmp_path: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_full_disk_at_the_start_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+def test_a_full_disk_at_the_start_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     with largest_file(100), pytest.raises(RecordingError, match="cannot be written: File too large"):
         writer(tmp_path / name)
-    assert not (tmp_path / name).exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("synced", [0, 1, 2], ids=["definitions", "head", "folder"])
+def test_a_disk_that_breaks_at_the_start_keeps_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: int
+) -> None:
+    outcomes = iter([None] * synced)
+
+    def fsync(_: int) -> None:
+        if next(outcomes, errno.EIO):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RecordingError, match="cannot be written: Input/output error"):
+        writer(tmp_path / "a.dbn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_discarded_recording_leaves_nothing(tmp_path: Path) -> None:
+    recording = writer(tmp_path / "a.dbn")
+    recording.discard()
+    recording.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "other"), [("a.dbn", "a.dbn.zst"), ("a.mbo.dbn.zst", "a.dbn"), ("a.dbn.zst", "a.mbo.dbn")]
+)
+def test_a_name_that_would_share_its_definitions_is_refused(
+    tmp_path: Path, name: str, other: str, overwrite: bool
+) -> None:
+    (tmp_path / other).touch()
+    with pytest.raises(RecordingOptionError) as raised:
+        writer(tmp_path / name, overwrite=overwrite)
+    assert str(raised.value) == (
+        f"{tmp_path / name}: would share a.definition.dbn with {other}; take another name"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == [other]
 
 
 def test_an_existing_file_is_kept_unless_it_is_to_be_overwritten(tmp_path: Path) -> None:
