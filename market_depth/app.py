@@ -118,8 +118,11 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     number = await anext(aiter(signals))
                     logger.info("shutting down signal=%s", signal.Signals(number).name)
                     accepting.cancel_scope.cancel()
-                with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
-                    await websocket.shut_down()
+                async with trio.open_nursery() as leaving:
+                    # Beside the clients, and not after them: both may take all the time there is.
+                    leaving.start_soon(close_recorders, markets)
+                    with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
+                        await websocket.shut_down()
                 nursery.cancel_scope.cancel()
     logger.info("stopped")
 
@@ -132,10 +135,12 @@ async def make_recorders(markets: list[LiveMarket], directory: Path, clock: Cloc
     try:
         for live in markets:
             live.recorder = await make_recorder(directory, live.feed, clock)
-    except RecordingOptionError as error:
-        raise WrongCallError(str(error)) from error
     except RecordingError as error:
-        raise StartError(str(error)) from error
+        for live in markets:
+            if live.recorder is not None:
+                await live.recorder.discard()
+        failure = WrongCallError if isinstance(error, RecordingOptionError) else StartError
+        raise failure(str(error)) from error
 
 
 @asynccontextmanager
@@ -153,8 +158,15 @@ async def recordings(markets: list[LiveMarket]) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for recorder, _ in recorders:
-                await recorder.aclose()
+            await close_recorders(markets)
+
+
+async def close_recorders(markets: list[LiveMarket]) -> None:
+    """Have the markets' recordings written and closed, side by side: together they take no longer than one."""
+    async with trio.open_nursery() as nursery:
+        for live in markets:
+            if live.recorder is not None:
+                nursery.start_soon(live.recorder.aclose)
 
 
 async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) -> list[Feed]:

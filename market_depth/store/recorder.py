@@ -1,6 +1,6 @@
 """Records a feed while it is served: a bounded channel into one writer that works in a thread.
 
-    recording ──► closed        everything that `write` took is in the file
+    recording ──► closed        everything that `write` took is in the file; if that was nothing, there is none
         └───────► failed        the disk was full, broken or too slow; one line in the log says so, the server goes on
 
 When the channel is full, because the disk takes less than the feed gives, `write` waits, and with it the feed,
@@ -36,6 +36,7 @@ CHANNEL_BATCHES = 32
 """A third of a second of a simulated market, which outlasts most hiccups of a disk, and 30 MB of a replay at most."""
 
 PATIENCE_S = 5.0
+"""Longer than a healthy disk takes for what is at hand, and no longer than a shutdown may take."""
 
 
 class RecorderState(StrEnum):
@@ -91,17 +92,25 @@ class Recorder:
             with trio.fail_after(self._patience_s):
                 await self._sender.send(events)
         except trio.TooSlowError:
-            self._give_up()
+            self._give_up(f"the disk takes nothing for {self._patience_s:g} s")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.lowlevel.checkpoint()
 
-    async def aclose(self) -> None:
-        """Write what is waiting and close the file, also where the caller is cancelled, for `patience_s` at most."""
+    async def aclose(self, patience_s: float = inf) -> None:
+        """Write what is waiting and close the file, also where the caller is cancelled.
+
+        `patience_s`: how long that may take before the recording is given up, if less than for a `write`.
+        """
         self._sender.close()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._patience_s) as waiting:
+        patience_s = min(patience_s, self._patience_s)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience_s) as waiting:
             await self._done.wait()
         if waiting.cancelled_caught:
-            self._give_up()
+            self._give_up(f"the disk needs more than {patience_s:g} s for the rest")
+
+    async def discard(self) -> None:
+        """Remove the file of a recording that never ran."""
+        await in_thread(self._writer.discard)
 
     async def run(self) -> None:
         """Write until `aclose`."""
@@ -130,16 +139,12 @@ class Recorder:
                 sync_at = inf
             elif sync_at == inf:
                 sync_at = trio.current_time() + self._sync_interval_s
-        await in_thread(writer.close)
+        await in_thread(writer.close if writer.records else writer.discard)
         if self.state is RecorderState.RECORDING:
             self.state = RecorderState.CLOSED
 
-    def _give_up(self) -> None:
-        self._fail(
-            RecordingError(
-                self.path.name, f"the disk takes nothing for {self._patience_s:g} s", "record to a faster one"
-            )
-        )
+    def _give_up(self, problem: str) -> None:
+        self._fail(RecordingError(self.path.name, problem, "record to a faster one"))
         self._running.cancel()
 
     def _fail(self, failure: Exception) -> None:
@@ -165,7 +170,9 @@ async def run_and_tell(recorder: Recorder, feed: str) -> None:
     """Run a recorder, and log how it ends."""
     logger.info("recording feed=%s file=%s", feed, recorder.path)
     await recorder.run()
-    if recorder.failure is None:
+    if recorder.state is RecorderState.CLOSED and not recorder.records:
+        logger.info("nothing recorded feed=%s", feed)
+    elif recorder.failure is None:
         logger.info("recording closed file=%s records=%d", recorder.path, recorder.records)
     else:
         bug = None if isinstance(recorder.failure, RecordingError) else recorder.failure

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from market_depth.feeds.simulated import SimulatedMarkets
 from market_depth.store.dbn_writer import DbnWriter
 from market_depth.store.errors import RecordingOptionError
-from market_depth.store.recorder import SYNC_INTERVAL_S, Recorder, RecorderState
+from market_depth.store.recorder import PATIENCE_S, SYNC_INTERVAL_S, Recorder, RecorderState
 from protocol.timestamp import NS_PER_S, NS_PER_US, is_timestamp
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,6 +23,9 @@ LAST_YEAR = 2261
 
 STEP_S = 0.1
 """How often there is something to record in real time."""
+
+UNHURRIED_PATIENCE_S = 60.0
+"""How long the disk may take nothing: no market waits for it. Who interrupts is not kept waiting so long."""
 
 NOW = "now"
 
@@ -33,13 +36,11 @@ async def record_markets(
     """Record until the markets end, or until SIGINT or SIGTERM, and close the file.
 
     `realtime`: no faster than by the clock. `tell` is given the order events and the ns of market time so far.
-    Raises: RecordingError where the file cannot be written.
+    Raises: RecordingError where the file cannot be written, or the disk takes nothing for UNHURRIED_PATIENCE_S.
     """
-    # At full speed the file's bytes must not depend on the machine's, and nobody waits: no sync by the clock, no hurry.
-    recorder = (
-        Recorder(writer, sync_interval_s=SYNC_INTERVAL_S)
-        if realtime
-        else Recorder(writer, sync_interval_s=inf, patience_s=inf)
+    # At full speed the file's bytes must not depend on the machine's: no sync by the clock.
+    recorder = Recorder(
+        writer, sync_interval_s=SYNC_INTERVAL_S if realtime else inf, patience_s=UNHURRIED_PATIENCE_S
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -56,7 +57,7 @@ async def record_markets(
                         await trio.sleep_until(started + elapsed_ns / NS_PER_S)
                     await recorder.write(events)
                     tell(recorder.records, elapsed_ns)
-            await recorder.aclose()
+            await recorder.aclose(PATIENCE_S if recording.cancelled_caught else inf)
             nursery.cancel_scope.cancel()
     if recorder.failure is not None:
         raise recorder.failure

@@ -15,7 +15,16 @@ from tests.market_depth.feeds.dbn_files import START_NS
 ACME = Instrument("ACME", "TEST.MBO", 7, SCALE // 4, SCALE // 1000)
 BETA = Instrument("BETA", "TEST.MBO", 8, SCALE // 100, 50 * SCALE)
 
-__all__ = ["ACME", "BETA", "START_NS", "content_of", "databento_reads", "delivered", "readable_part"]
+__all__ = [
+    "ACME",
+    "BETA",
+    "START_NS",
+    "content_of",
+    "databento_reads",
+    "delivered",
+    "names_in",
+    "readable_part",
+]
 
 
 def content_of(path: Path) -> bytes:
@@ -59,3 +68,8 @@ def delivered(path: Path) -> tuple[OrderEvents, FeedError | None]:
     except FeedError as error:
         return np.concatenate(chunks), error
     return np.concatenate(chunks), None
+
+
+def names_in(folder: Path) -> list[str]:
+    """What files there are."""
+    return sorted(path.name for path in folder.iterdir())

@@ -26,7 +26,7 @@ from market_depth.store.recorder import (
 from protocol.events import OrderEvents
 from protocol.instrument import Instrument
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import ACME, BETA, START_NS, databento_reads, delivered
+from tests.market_depth.store.recordings import ACME, BETA, START_NS, databento_reads, delivered, names_in
 from tests.market_depth.store.test_dbn_writer import largest_file
 
 WALL_NS = 1_795_193_263 * 1_000_000_000  # 2026-11-20T16:47:43Z
@@ -210,6 +210,32 @@ async def test_a_disk_that_takes_nothing_does_not_hold_up_a_shutdown_for_long(
     assert recorder.state is RecorderState.FAILED
     assert autojump_clock.current_time() == pytest.approx(PATIENCE_S, abs=0.1)
     writer.turns.release(9)
+
+
+async def test_who_closes_in_a_hurry_waits_no_longer_than_that_for_a_patient_recorder(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    autojump_clock.autojump_threshold = CUSHION_S
+    writer = SlowDisk(tmp_path / "a.dbn")
+    recorder = Recorder(writer, patience_s=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recorder.run)
+        await recorder.write(adds(1))
+        await recorder.aclose(2)
+    assert recorder.error == "a.dbn: the disk needs more than 2 s for the rest; record to a faster one"
+    assert autojump_clock.current_time() == pytest.approx(2, abs=0.1)
+    writer.turns.release(9)
+
+
+async def test_a_recording_without_events_leaves_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with recorder_in(tmp_path) as recorder:
+        await wait_all_tasks_blocked()
+    assert (recorder.state, recorder.error, recorder.records) == (RecorderState.CLOSED, None, 0)
+    assert names_in(tmp_path) == []
+    assert caplog.records[-1].getMessage() == "nothing recorded feed=simulator"
 
 
 async def test_a_full_disk_ends_the_recording_with_one_line_in_the_log(
