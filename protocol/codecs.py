@@ -21,11 +21,10 @@ from protocol.messages import (
     CLIENT_MESSAGE,
     CLIENT_TYPES,
     SERVER_MESSAGE,
+    ClientMessage,
     Error,
     HeartBeat,
     MarketData,
-    Ping,
-    Subscribe,
     Subscribed,
     Unsubscribe,
     Unsubscribed,
@@ -33,7 +32,7 @@ from protocol.messages import (
 from protocol.timestamp import NS_PER_MS, timestamp_text, timestamp_texts
 
 
-def decode_request(data: str | bytes) -> Subscribe | Unsubscribe | Ping:
+def decode_request(data: str | bytes) -> ClientMessage:
     """The request in a text frame.
 
     Raises: BadRequest, whose message names the field, with the frame's stream id where it could be read.
@@ -91,7 +90,7 @@ def _explain(error: ErrorDetails) -> str:
 
 
 def encode(
-    message: Subscribe | Unsubscribe | Ping | HeartBeat | Subscribed | Unsubscribed | Error,
+    message: ClientMessage | HeartBeat | Subscribed | Unsubscribed | Error,
 ) -> bytes:
     """The message as UTF-8 JSON. `MarketData` has an encoder of its own, below."""
     return message.model_dump_json().encode()

@@ -22,6 +22,11 @@ WIRE_ERRORS = {
     row.code: row
     for row in (
         WireError(400, "the frame is not a valid request", "give up: mend the request"),
+        WireError(
+            401,
+            "a token is required; close 4503 follows a wrong one, or none in time",
+            "give up: send Hello with the token",
+        ),
         WireError(404, "the symbol or the stream is unknown", "give up: name another"),
         WireError(409, "the stream id is in use on this connection", "give up: choose another id"),
         WireError(413, "the message is over the size limit; close 1009 follows", "reconnect: send less"),
@@ -35,11 +40,12 @@ WIRE_ERRORS = {
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes we send. Source: RFC 6455, section 7.4.1."""
+    """WebSocket close codes we send. Source: RFC 6455, section 7.4.1; from 4500 on a client should not come again."""
 
     GOING_AWAY = 1001
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
+    NOT_AUTHORISED = 4503
 
     @property
     def reason(self) -> str:
@@ -51,6 +57,7 @@ _CLOSE_REASONS = {
     CloseCode.GOING_AWAY: "shutting down",
     CloseCode.POLICY_VIOLATION: "too many messages",
     CloseCode.MESSAGE_TOO_BIG: "message too big",
+    CloseCode.NOT_AUTHORISED: "not authorised",
 }
 
 
@@ -71,6 +78,24 @@ class BadRequest(ProtocolError):
     """The frame is not JSON, not an object, or a field is missing, ill-typed or out of range."""
 
     code = 400
+
+
+class TokenRequired(ProtocolError):
+    """The server asks for a token that the client has not shown."""
+
+    code = 401
+
+    def __init__(self, stream_id: str | None = None) -> None:
+        super().__init__("a token is required: send Hello with it first", stream_id)
+
+
+class WrongToken(ProtocolError):
+    """The token of a `Hello` is not the server's."""
+
+    code = 401
+
+    def __init__(self) -> None:
+        super().__init__("token: is not valid")
 
 
 class UnknownSymbol(ProtocolError):

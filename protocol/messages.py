@@ -24,6 +24,8 @@ from protocol.timestamp import is_timestamp
 
 MAX_LEVELS = 1000
 DEFAULT_LEVELS = 20
+MAX_TOKEN_LENGTH = 512
+MAX_HEARTBEAT_INTERVAL_S = 1800
 
 DataType = Literal["MBO", "MBP"]
 DATA_TYPES: tuple[DataType, ...] = ("MBO", "MBP")
@@ -70,6 +72,22 @@ Timestamp = Annotated[
     AfterValidator(_rfc3339),
     Field(description="an RFC 3339 date-time such as '2026-11-20T16:41:03Z'"),
 ]
+Token = Annotated[
+    str | None,
+    StringConstraints(min_length=1, max_length=MAX_TOKEN_LENGTH, strict=True),
+    Field(description=f"a string of 1 to {MAX_TOKEN_LENGTH} characters"),
+]
+ClientName = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=64, strict=True), AfterValidator(_printable)]
+    | None,
+    Field(description="a string of 1 to 64 printable characters"),
+]
+HeartbeatInterval = Annotated[
+    StrictInt | None,
+    Field(
+        ge=1, le=MAX_HEARTBEAT_INTERVAL_S, description=f"an integer between 1 and {MAX_HEARTBEAT_INTERVAL_S}"
+    ),
+]
 Number = Annotated[Decimal, BeforeValidator(_exact), WithJsonSchema({"type": "number"})]
 
 
@@ -106,10 +124,19 @@ class Ping(Message):
     timestamp: Timestamp
 
 
-ClientMessage = Annotated[Subscribe | Unsubscribe | Ping, Field(discriminator="type")]
-CLIENT_MESSAGE: TypeAdapter[Subscribe | Unsubscribe | Ping] = TypeAdapter(ClientMessage)
+class Hello(Message):
+    """Show the token that the server may ask for, and say who is there."""
+
+    type: Literal["Hello"] = "Hello"
+    token: Token = None
+    client: ClientName = None
+    heartbeat_interval_s: HeartbeatInterval = None
+
+
+ClientMessage = Annotated[Subscribe | Unsubscribe | Ping | Hello, Field(discriminator="type")]
+CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
 CLIENT_TYPES: Mapping[str, type[Message]] = {
-    model.model_fields["type"].default: model for model in (Subscribe, Unsubscribe, Ping)
+    model.model_fields["type"].default: model for model in (Subscribe, Unsubscribe, Ping, Hello)
 }
 
 

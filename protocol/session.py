@@ -1,17 +1,19 @@
 """The server side of one connection, as plain rules: a frame in, the answer and the change of streams out.
 
-States: open, then shutting down (for good). While open, each request is answered by exactly one message:
+States: a stranger where a token is required, then open, then shutting down (for good). While open, each request is
+answered by exactly one message:
 
     Subscribe    Subscribed, and a stream starts     or Error 400, 404, 409, 413, 422, 429
     Unsubscribe  Unsubscribed, and a stream ends     or Error 400, 404, 413, 429
-    Ping         HeartBeat                           or Error 400, 413, 429
+    Ping, Hello  HeartBeat                           or Error 400, 413, 429
     other        Error 400, 413, 429
 
-While shutting down the answer is Error 503, or 413. What is on the way to a client when its stream ends is the
+A stranger's Hello with the token opens the session, with a wrong one it ends it; his other requests are Error 401, or
+400, 413, 429. While shutting down the answer is Error 503, or 413. What is on the way to a client when its stream ends is the
 caller's: it drops those frames before it sends `Unsubscribed`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -23,15 +25,19 @@ from protocol.errors import (
     ProtocolError,
     ShuttingDown,
     StreamInUse,
+    TokenRequired,
     TooManyMessages,
     TooManyStreams,
     UnknownStream,
     UnknownSymbol,
+    WrongToken,
 )
 from protocol.messages import (
+    ClientMessage,
     DataType,
     Error,
     HeartBeat,
+    Hello,
     Ping,
     Subscribe,
     Subscribed,
@@ -72,27 +78,42 @@ class Answer:
     started: Subscription | None = None
     stopped: Subscription | None = None
     close_code: CloseCode | None = None
+    hello: Hello | None = None
+    """What a welcome `Hello` said."""
 
 
 class Session:
     """One connection's streams and limits.
 
-    `served` says which data types each symbol has. Times come in: `now` in seconds of a clock that never goes
-    back, `wall_ns` in nanoseconds since the epoch.
+    `served` says which data types each symbol has. `is_token` judges the token of a stranger; None where nobody has
+    to show one, or it was shown before. Times come in: `now` in seconds of a clock that never goes back, `wall_ns` in
+    nanoseconds since the epoch.
     """
 
-    def __init__(self, served: Mapping[str, Collection[DataType]], limits: Limits, now: float) -> None:
+    def __init__(
+        self,
+        served: Mapping[str, Collection[DataType]],
+        limits: Limits,
+        now: float,
+        is_token: Callable[[str], bool] | None = None,
+    ) -> None:
         self._served = served
         self._limits = limits
         self._messages = _TokenBucket(limits.messages_per_s, limits.message_burst, now)
         self._refusals = _TokenBucket(limits.refusals_per_s, limits.refusal_burst, now)
         self._streams: dict[str, Subscription] = {}
+        self._is_token = is_token
         self._is_shutting_down = False
 
     @property
     def streams(self) -> Mapping[str, Subscription]:
         """The live streams by id."""
         return self._streams
+
+    @property
+    def is_authorised(self) -> bool:
+        """Whether the client has shown the token, if one is required."""
+        return self._is_token is None
 
     def heartbeat(self, wall_ns: int) -> HeartBeat:
         """The message to send on connect and every heartbeat interval."""
@@ -132,7 +153,9 @@ class Session:
             limits = self._limits
             raise TooManyMessages(limits.messages_per_s, limits.message_burst, stream_id_of(data))
 
-    def _answer(self, request: Subscribe | Unsubscribe | Ping, wall_ns: int) -> Answer:
+    def _answer(self, request: ClientMessage, wall_ns: int) -> Answer:
+        if self._is_token is not None:
+            self._meet(request, self._is_token)
         match request:
             case Subscribe():
                 return self._subscribe(request)
@@ -143,8 +166,21 @@ class Session:
                 return Answer(Unsubscribed(stream_id=stream_id), stopped=stopped)
             case Ping():
                 return Answer(self.heartbeat(wall_ns))
+            case Hello():
+                return Answer(self.heartbeat(wall_ns), hello=request)
             case _:
                 assert_never(request)
+
+    def _meet(self, request: ClientMessage, is_token: Callable[[str], bool]) -> None:
+        match request:
+            case Hello(token=str(token)):
+                if not is_token(token):
+                    raise WrongToken
+                self._is_token = None
+            case Subscribe(stream_id=stream_id) | Unsubscribe(stream_id=stream_id):
+                raise TokenRequired(stream_id)
+            case _:
+                raise TokenRequired
 
     def _subscribe(self, request: Subscribe) -> Answer:
         stream_id, symbol, data_type = request.stream_id, request.symbol, request.data_type
@@ -166,6 +202,8 @@ class Session:
         match error:
             case MessageTooBig():
                 return CloseCode.MESSAGE_TOO_BIG
+            case WrongToken():
+                return CloseCode.NOT_AUTHORISED
             case TooManyMessages():
                 is_tolerated = self._refusals.take(now)
                 return None if is_tolerated else CloseCode.POLICY_VIOLATION

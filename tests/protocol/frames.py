@@ -18,14 +18,25 @@ from protocol.errors import (
     ProtocolError,
     ShuttingDown,
     StreamInUse,
+    TokenRequired,
     TooManyMessages,
     TooManyStreams,
     UnknownStream,
     UnknownSymbol,
+    WrongToken,
 )
 from protocol.events import RESTING_ORDER
 from protocol.instrument import SCALE, Instrument
-from protocol.messages import HeartBeat, Ping, Subscribe, Subscribed, Unsubscribe, Unsubscribed
+from protocol.messages import (
+    ClientMessage,
+    HeartBeat,
+    Hello,
+    Ping,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
 from protocol.session import error_frame
 from protocol.timestamp import NS_PER_MS, timestamp_text
 
@@ -74,11 +85,12 @@ MBO = market_data(
     ),
 )
 
-REQUESTS: dict[str, Subscribe | Unsubscribe | Ping] = {
+REQUESTS: dict[str, ClientMessage] = {
     "subscribe_mbp": Subscribe(stream_id="btc-levels", symbol="BTCUSD", data_type="MBP", max_levels=2),
     "subscribe_mbo": Subscribe(stream_id="btc-orders", symbol="BTCUSD", data_type="MBO"),
     "unsubscribe": Unsubscribe(stream_id="btc-levels"),
     "ping": Ping(timestamp="2026-11-20T16:47:42.999Z"),
+    "hello": Hello(token="8Yd1wHv6Zrq2", client="ladder 1.4", heartbeat_interval_s=10),
 }
 """What a client sends, by the name of its golden file."""
 
@@ -87,6 +99,8 @@ SYMBOLS = ("ADAUSD", "BTCUSD", "ETHUSD")
 ERRORS: dict[str, ProtocolError] = {
     "error_400": BadRequest("max_levels: must be an integer between 1 and 1000", "btc-levels"),
     "error_400_no_stream": BadRequest("not a JSON object"),
+    "error_401": TokenRequired("btc-levels"),
+    "error_401_wrong": WrongToken(),
     "error_404_symbol": UnknownSymbol("DOGEUSD", SYMBOLS, "doge"),
     "error_404_stream": UnknownStream("btc-levels"),
     "error_409": StreamInUse("btc-levels"),

@@ -24,7 +24,9 @@ from protocol.errors import BadRequest
 from protocol.events import RESTING_ORDER
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import (
+    ClientMessage,
     Error,
+    Hello,
     MarketData,
     Ping,
     PriceLevel,
@@ -58,7 +60,10 @@ def test_an_answer_has_the_bytes_of_its_golden_file_and_is_read_from_them(name: 
 SUBSCRIBE = '{"type":"Subscribe","stream_id":"a","symbol":"BTCUSD","data_type":"MBP"'
 STREAM_ID = "stream_id: must be a string of 1 to 64 printable characters"
 LEVELS = "max_levels: must be an integer between 1 and 1000"
-TYPE = "type: must be 'Subscribe', 'Unsubscribe' or 'Ping'"
+TYPE = "type: must be 'Subscribe', 'Unsubscribe', 'Ping' or 'Hello'"
+TOKEN = "token: must be a string of 1 to 512 characters"
+CLIENT = "client: must be a string of 1 to 64 printable characters"
+HEARTBEAT = "heartbeat_interval_s: must be an integer between 1 and 1800"
 TIMESTAMP = "timestamp: must be an RFC 3339 date-time such as '2026-11-20T16:41:03Z'"
 
 BAD_REQUESTS: list[tuple[str | bytes, str, str | None]] = [
@@ -119,6 +124,16 @@ BAD_REQUESTS: list[tuple[str | bytes, str, str | None]] = [
     ('{"type":"Ping","timestamp":"now"}', TIMESTAMP, None),
     ('{"type":"Ping","timestamp":1795193263}', TIMESTAMP, None),
     ('{"type":"Ping","timestamp":null,"stream_id":"a"}', TIMESTAMP, "a"),
+    ('{"type":"Hello","token":""}', TOKEN, None),
+    ('{"type":"Hello","token":7}', TOKEN, None),
+    ('{"type":"Hello","token":"' + "x" * 513 + '"}', TOKEN, None),
+    ('{"type":"Hello","client":""}', CLIENT, None),
+    ('{"type":"Hello","client":"a\\nb"}', CLIENT, None),
+    ('{"type":"Hello","client":"' + "x" * 65 + '"}', CLIENT, None),
+    ('{"type":"Hello","heartbeat_interval_s":0}', HEARTBEAT, None),
+    ('{"type":"Hello","heartbeat_interval_s":1801}', HEARTBEAT, None),
+    ('{"type":"Hello","heartbeat_interval_s":"30"}', HEARTBEAT, None),
+    ('{"type":"Hello","heartbeat_interval_s":1.5}', HEARTBEAT, None),
 ]
 
 
@@ -146,12 +161,15 @@ def test_a_bad_request_is_refused_with_its_field_and_its_stream(
         ('{"type":"Unsubscribe","stream_id":"a","stream_id":"b"}', Unsubscribe(stream_id="b")),
         ('{"type":"Unsubscribe","stream_id":"a","note":{"x":[1.5,null]}}', Unsubscribe(stream_id="a")),
         ('{"type":"Ping","timestamp":"2026-11-20T16:41:03Z"}', Ping(timestamp="2026-11-20T16:41:03Z")),
+        ('{"type":"Hello"}', Hello()),
+        (
+            '{"type":"Hello","token":null,"client":"é","heartbeat_interval_s":1}',
+            Hello(client="é", heartbeat_interval_s=1),
+        ),
         (f"{SUBSCRIBE}}}", Subscribe(stream_id="a", symbol="BTCUSD", data_type="MBP", max_levels=20)),
     ],
 )
-def test_any_json_spelling_of_a_request_is_read(
-    data: str, request_read: Subscribe | Unsubscribe | Ping
-) -> None:
+def test_any_json_spelling_of_a_request_is_read(data: str, request_read: ClientMessage) -> None:
     assert decode_request(data) == request_read
 
 

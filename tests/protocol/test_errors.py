@@ -12,10 +12,12 @@ from protocol.errors import (
     ProtocolError,
     ShuttingDown,
     StreamInUse,
+    TokenRequired,
     TooManyMessages,
     TooManyStreams,
     UnknownStream,
     UnknownSymbol,
+    WrongToken,
 )
 
 REMEDIES = ("retry", "resubscribe", "reconnect", "give up")
@@ -26,6 +28,9 @@ REMEDIES = ("retry", "resubscribe", "reconnect", "give up")
     [
         (BadRequest("symbol: the field is missing", "a"), 400, "symbol: the field is missing", "a"),
         (BadRequest("not a JSON object"), 400, "not a JSON object", None),
+        (TokenRequired("a"), 401, "a token is required: send Hello with it first", "a"),
+        (TokenRequired(), 401, "a token is required: send Hello with it first", None),
+        (WrongToken(), 401, "token: is not valid", None),
         (
             UnknownSymbol("DOGE", ["ETHUSD", "BTCUSD"], "a"),
             404,
@@ -73,9 +78,10 @@ def test_a_row_of_the_table_has_a_reason_and_a_remedy(code: int) -> None:
     assert row.remedy.startswith(REMEDIES)
 
 
-def test_close_codes_are_those_of_rfc_6455() -> None:
+def test_close_codes_are_those_of_rfc_6455_and_one_that_is_final() -> None:
     assert {code.name: code.value for code in CloseCode} == {
         "GOING_AWAY": 1001,
         "POLICY_VIOLATION": 1008,
         "MESSAGE_TOO_BIG": 1009,
+        "NOT_AUTHORISED": 4503,
     }

@@ -15,6 +15,7 @@ from protocol.messages import (
     DEFAULT_LEVELS,
     MAX_LEVELS,
     SERVER_MESSAGE,
+    ClientMessage,
     MarketData,
     Ping,
     PriceLevels,
@@ -47,7 +48,7 @@ SUBSCRIBE = {"type": "Subscribe", "stream_id": "a", "symbol": "BTCUSD", "data_ty
         ),
     ],
 )
-def test_requests_are_read(content: dict[str, Any], message: Subscribe | Unsubscribe | Ping) -> None:
+def test_requests_are_read(content: dict[str, Any], message: ClientMessage) -> None:
     assert CLIENT_MESSAGE.validate_python(content) == message
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol.codecs import decode_answer, encode
 from protocol.errors import WIRE_ERRORS, CloseCode, InternalError
-from protocol.messages import DataType, Error, HeartBeat, Subscribed, Unsubscribed
+from protocol.messages import DataType, Error, HeartBeat, Hello, Subscribed, Unsubscribed
 from protocol.session import Answer, Limits, Session, Subscription, error_frame
 from tests.protocol.frames import NOW_NS
 from tests.protocol.test_codecs import BAD_REQUESTS, short_id
@@ -151,6 +151,65 @@ def test_our_own_fault_shows_nothing_of_itself() -> None:
     assert error_frame(InternalError("a")) == Error(code=500, message="internal error", stream_id="a")
 
 
+# Tokens
+
+
+def hello(token: str | None = None, **more: Any) -> str:
+    return json.dumps({"type": "Hello", "token": token, **more})
+
+
+def a_stranger(limits: Limits = NO_RATE) -> Session:
+    return Session(SERVED, limits, now=0.0, is_token="right".__eq__)
+
+
+TOKEN_REQUIRED = "a token is required: send Hello with it first"
+WRONG_TOKEN = Answer(
+    Error(code=401, message="token: is not valid", stream_id=None), close_code=CloseCode.NOT_AUTHORISED
+)
+
+
+@pytest.mark.parametrize(
+    ("frame", "stream_id"), [(PING, None), (subscribe("b"), "b"), (unsubscribe("b"), "b"), (hello(), None)]
+)
+def test_a_stranger_is_asked_for_the_token_whatever_he_asks(frame: str, stream_id: str | None) -> None:
+    session = a_stranger()
+    assert ask(session, frame) == refusal(401, TOKEN_REQUIRED, stream_id)
+    assert (session.is_authorised, session.streams) == (False, {})
+
+
+def test_a_hello_with_the_token_opens_the_session() -> None:
+    session = a_stranger()
+    said = Hello(token="right", client="ladder 1.4", heartbeat_interval_s=5)
+    answer = ask(session, hello("right", client="ladder 1.4", heartbeat_interval_s=5))
+    assert answer == Answer(HeartBeat(timestamp="2026-11-20T16:47:43.000250Z"), hello=said)
+    assert session.is_authorised
+    assert ask(session, subscribe("a")).started is not None
+
+
+def test_a_wrong_token_ends_the_session() -> None:
+    session = a_stranger()
+    assert ask(session, hello("wrong")) == WRONG_TOKEN
+    assert not session.is_authorised
+
+
+@pytest.mark.parametrize("token", [None, "right", "wrong"])
+def test_who_needs_to_show_no_token_is_greeted_with_any(token: str | None) -> None:
+    assert ask(a_session(), hello(token)).message.type == "HeartBeat"
+    assert ask(a_stranger(), hello("right"), hello(token)).message.type == "HeartBeat"
+
+
+def test_a_stranger_learns_of_limits_and_form_before_he_is_asked_for_the_token() -> None:
+    session = a_stranger(Limits(messages_per_s=0, message_burst=2))
+    assert ask(session, " " * 65537).close_code == CloseCode.MESSAGE_TOO_BIG
+    assert ask(session, '{"type":"Hello","token":1}').message == Error(
+        code=400, message="token: must be a string of 1 to 512 characters"
+    )
+    assert ask(session, PING, hello("right")).message == Error(
+        code=429, message="over the rate of 0 messages a second (burst 2)"
+    )
+    assert not session.is_authorised
+
+
 # Limits
 
 
@@ -282,7 +341,7 @@ def test_a_message_too_big_closes_the_connection_while_shutting_down_too() -> No
 
 # Hostile clients. Whatever comes in, one valid message goes out.
 
-TYPES = ("Subscribe", "Unsubscribe", "Ping")
+TYPES = ("Subscribe", "Unsubscribe", "Ping", "Hello")
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70)
 JSON = st.recursive(
     SCALARS,
@@ -295,6 +354,7 @@ GOOD = {
     "data_type": st.sampled_from(get_args(DataType)),
     "max_levels": st.integers(1, 1000),
     "timestamp": st.just("2026-11-20T16:41:03Z"),
+    "token": st.sampled_from(["right", "wrong", None]),
 }
 NEARLY_GOOD = {name: values | JSON for name, values in GOOD.items()}
 
@@ -325,6 +385,7 @@ def assert_is_one_valid_message(answer: Answer) -> None:
     if isinstance(answer.message, Error):
         assert answer.message.code in WIRE_ERRORS
         assert answer.message.message.isprintable()
+    assert answer.hello is None or isinstance(answer.message, HeartBeat)
     assert (answer.started is not None) == isinstance(answer.message, Subscribed)
     assert (answer.stopped is not None) == isinstance(answer.message, Unsubscribed)
 
@@ -333,6 +394,20 @@ def assert_is_one_valid_message(answer: Answer) -> None:
 @given(FRAMES)
 def test_any_frame_is_answered_by_one_valid_message(frame: str | bytes) -> None:
     assert_is_one_valid_message(ask(a_session(), frame))
+
+
+@settings(max_examples=300)
+@given(st.lists(FRAMES, max_size=5))
+def test_only_the_token_opens_the_session_of_a_stranger(frames: list[str | bytes]) -> None:
+    session = a_stranger()
+    for frame in frames:
+        answer = ask(session, frame)
+        assert_is_one_valid_message(answer)
+        assert session.is_authorised == (answer.hello is not None)
+        if session.is_authorised:
+            break
+        assert isinstance(answer.message, Error)
+        assert answer.message.code in (400, 401)
 
 
 @settings(max_examples=200)

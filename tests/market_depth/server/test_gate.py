@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from market_depth.metrics import Refusal
 from market_depth.server.gate import MAX_CONNECTIONS_PER_HOST, Denied, Gate, Welcome, no_room
 
-TOKEN = 'a/b+c=="{}"'  # noqa: S105 - for tests; it has characters that a subprotocol may not have
+TOKEN = 'a/b+c=="{}"'  # with characters that a subprotocol may not have
 TOKEN_NAME = "bearer." + urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
 
 # Connections
