@@ -3,6 +3,9 @@
 A client of its own playback has whole books whenever it comes, and is sent every record however slow it is: its
 playback waits for it, and for nobody else's (a recording loses nothing by waiting). It takes a few batches of memory.
 One that takes less than SEND_BYTES in SEND_TIMEOUT_S is let go.
+
+Only those who have proved that they know the key count as clients. There is room for MAX_STRANGERS others, and when
+one too many comes, the one that has been there longest goes: silent connections keep nobody out.
 """
 
 import logging
@@ -17,7 +20,7 @@ import trio
 from market_depth.clock import Clock
 from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn import DbnFile
-from market_depth.feeds.gateway_text import END_OF_RECORDING, line_of
+from market_depth.feeds.gateway_text import END_OF_RECORDING
 from market_depth.feeds.pacing import Pacing
 from market_depth.publish.playback import OpenRecords, Playback, Records
 from market_depth.publish.session import (
@@ -41,6 +44,9 @@ SEND_BYTES = 64 * 1024
 CLOSE_TIMEOUT_S = 2.0
 SHUTDOWN_TIMEOUT_S = 3.0
 
+MAX_STRANGERS = 128
+"""Connections of which nobody knows yet whose they are; whoever has the key is none of them after a round trip."""
+
 RECEIVE_BYTES = 16 * 1024
 DEFAULT_MAX_CLIENTS = 64
 
@@ -60,7 +66,7 @@ class Publisher:
         max_clients: int = DEFAULT_MAX_CLIENTS,
     ) -> None:
         """`open_records` is called for each playback; `loop`: start again at the end, else close; `key`: what clients must
-        know, None for anything."""
+        know, None for anything; `max_clients`: how many who know it are served at a time."""
         self.catalog = catalog
         self._open_records = open_records
         self._clock = clock
@@ -68,7 +74,7 @@ class Publisher:
         self._loop = loop
         self._key = key
         self._max_clients = max_clients
-        self._clients: set[_Client] = set()
+        self._clients: dict[_Client, None] = {}  # oldest first
         self._sessions = 0
 
     @classmethod
@@ -104,13 +110,7 @@ class Publisher:
         self._sessions += 1
         session_id = str(self._sessions)
         try:
-            if len(self._clients) < self._max_clients:
-                await self._serve_session(stream, session_id)
-            else:
-                logger.warning("too many clients max=%d", self._max_clients)
-                problem = f"Connection limit of {self._max_clients} reached"
-                await stream.send_all(line_of({"success": 0, "error": problem}))
-                await _close(stream)
+            await self._serve_session(stream, session_id)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.info("client lost session=%s", session_id)
         except* _TooSlowError:
@@ -123,12 +123,23 @@ class Publisher:
     async def _serve_session(self, stream: trio.abc.HalfCloseableStream, session_id: str) -> None:
         challenge = secrets.token_urlsafe(24)
         session = GatewaySession(self.catalog, key=self._key, challenge=challenge, session_id=session_id)
-        client = _Client(stream, session, session_id, self._clock)
-        self._clients.add(client)
+        client = _Client(stream, session, session_id, self._clock, self._is_full)
+        self._let_a_stranger_go()
+        self._clients[client] = None
         try:
             await client.run(self._playback)
         finally:
-            self._clients.discard(client)
+            del self._clients[client]
+
+    def _is_full(self) -> bool:
+        return sum(client.is_authenticated for client in self._clients) >= self._max_clients
+
+    def _let_a_stranger_go(self) -> None:
+        """Make room for another connection."""
+        strangers = [client for client in self._clients if not client.is_authenticated]
+        if len(strangers) >= MAX_STRANGERS:
+            logger.info("too many strangers max=%d", MAX_STRANGERS)
+            strangers[0].leave()
 
     def _playback(self, from_ns: int) -> Playback:
         return Playback(self._open_records, self._pacing, loop=self._loop, from_ns=from_ns)
@@ -142,19 +153,39 @@ class _Client:
     """One connection: what arrives goes into its session, what the session says goes out."""
 
     def __init__(
-        self, stream: trio.abc.HalfCloseableStream, session: GatewaySession, session_id: str, clock: Clock
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        session: GatewaySession,
+        session_id: str,
+        clock: Clock,
+        is_full: Callable[[], bool],
     ) -> None:
         self._stream = stream
         self._session = session
         self._session_id = session_id
         self._clock = clock
+        self._is_full = is_full
+        self._staying = trio.CancelScope()
         self._lock = trio.Lock()  # two tasks send: one answers, one plays
         self._sending = trio.CancelScope()
         self._send_until = math.inf
         self._sent_at = trio.current_time()
 
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the client was let in."""
+        return self._session.is_authenticated
+
     async def run(self, playback_from: Callable[[int], Playback]) -> None:
-        """Converse until the client leaves or there is no more."""
+        """Converse until the client leaves, `leave` is called, or there is no more."""
+        with self._staying:
+            await self._run(playback_from)
+
+    def leave(self) -> None:
+        """Close the connection as it is."""
+        self._staying.cancel()
+
+    async def _run(self, playback_from: Callable[[int], Playback]) -> None:
         session = self._session
         await self._send(session.greeting())
         await self._converse(SessionState.AUTHENTICATING, AUTHENTICATION_TIMEOUT_S)
@@ -170,6 +201,8 @@ class _Client:
                 nursery.start_soon(self._listen, nursery.cancel_scope)
                 await self._play(playback_from(session.start_ns))
                 nursery.cancel_scope.cancel()
+        if session.problem is not None:
+            logger.warning("session refused session=%s problem=%r", self._session_id, session.problem)
         await _close(self._stream)
         logger.info("session closed session=%s", self._session_id)
 
@@ -198,7 +231,8 @@ class _Client:
         data = await self._stream.receive_some(RECEIVE_BYTES)
         if not data:
             raise trio.BrokenResourceError("the client closed the connection")
-        await self._send(self._session.receive(bytes(data), self._clock.wall_ns()))
+        now_ns = self._clock.wall_ns()
+        await self._send(self._session.receive(bytes(data), now_ns, is_full=self._is_full()))
 
     async def _play(self, playback: Playback) -> None:
         """Send what is asked for when it is due, and a heartbeat when nothing was for a while."""

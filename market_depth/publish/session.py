@@ -117,6 +117,10 @@ class GatewaySession:
     def __init__(self, catalog: Catalog, *, key: str | None, challenge: str, session_id: str) -> None:
         """`key`: what the client must know, None for anything. `challenge`: unique and not to be guessed."""
         self.state = SessionState.AUTHENTICATING
+        self.is_authenticated = False
+        """Whether the client was let in; it stays so after the end."""
+        self.problem: str | None = None
+        """Why we ended the session, if we did."""
         self.ts_out = False
         self.heartbeat_interval_s = DEFAULT_HEARTBEAT_INTERVAL_S
         self.start_ns = 0
@@ -139,8 +143,11 @@ class GatewaySession:
         """What to send first."""
         return line_of({"lsg_version": VERSION}) + line_of({"cram": self._challenge})
 
-    def receive(self, data: bytes, now_ns: int) -> bytes:
-        """What to send now that `data` arrived; whether to close then, `state` tells."""
+    def receive(self, data: bytes, now_ns: int, *, is_full: bool = False) -> bytes:
+        """What to send now that `data` arrived; whether to close then, `state` tells.
+
+        `is_full`: whether nobody else may be let in.
+        """
         self._lines.push(data)
         reply = b""
         while self.state is not SessionState.CLOSED:
@@ -148,7 +155,7 @@ class GatewaySession:
                 fields = self._lines.next_line()
                 if fields is None:
                     break
-                reply += self._answer(fields, now_ns)
+                reply += self._answer(fields, now_ns, is_full)
             except GatewayError as error:
                 reply += self.fail(str(error), now_ns)
         return reply
@@ -156,6 +163,7 @@ class GatewaySession:
     def fail(self, problem: str, now_ns: int, code: ErrorCode = INVALID_SUBSCRIPTION) -> bytes:
         """End the session. Returns: what to send last, which says why."""
         state, self.state = self.state, SessionState.CLOSED
+        self.problem = problem
         if state is SessionState.AUTHENTICATING:
             return line_of({"success": 0, "error": problem.replace("|", " ")})
         record = _error(problem, code, now_ns)
@@ -185,10 +193,13 @@ class GatewaySession:
         """A system record."""
         return self._stamped(bytes(SystemMsg(ts_event=now_ns, msg=_short(text), code=code)), now_ns)
 
-    def _answer(self, fields: Fields, now_ns: int) -> bytes:
+    def _answer(self, fields: Fields, now_ns: int, is_full: bool) -> bytes:
         match self.state:
             case SessionState.AUTHENTICATING:
                 self._authenticate(fields)
+                if is_full:
+                    raise GatewayError("Connection limit reached")
+                self.is_authenticated = True
                 self.state = SessionState.SUBSCRIBING
                 return line_of({"success": 1, "session_id": self._session_id})
             case SessionState.SUBSCRIBING if "start_session" in fields:

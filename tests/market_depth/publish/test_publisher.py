@@ -14,7 +14,7 @@ from market_depth.feeds.gateway_client import RefusedError
 from market_depth.feeds.gateway_text import END_OF_RECORDING, Subscription, challenge_response
 from market_depth.feeds.pacing import Pacing, choose_pacing
 from market_depth.publish.playback import OpenRecords
-from market_depth.publish.publisher import Publisher
+from market_depth.publish.publisher import MAX_STRANGERS, Publisher
 from market_depth.publish.session import Catalog
 from protocol.events import Action
 from tests.market_depth.feeds.dbn_files import START_NS, adds, encoded, metadata, write
@@ -138,20 +138,40 @@ async def test_no_two_challenges_are_the_same() -> None:
     assert len(greetings) == 10
 
 
-async def test_one_client_too_many_is_told_so() -> None:
+async def test_one_client_too_many_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
     served = publisher(records(adds(3)), max_clients=1)
     async with trio.open_nursery() as nursery:
-        first = connect(nursery, served)
-        await first.receive_some()
+        first = Peer(connect(nursery, served))
+        await first.shake_hands()
         second = Peer(connect(nursery, served))
-        with pytest.raises(RefusedError, match="Connection limit of 1 reached"):
+        with pytest.raises(RefusedError, match="Connection limit reached"):
             await second.shake_hands()
         await second.stream.aclose()
-        await first.aclose()
+        await first.stream.aclose()
+    assert "session refused session=2 problem='Connection limit reached'" in caplog.text
     async with trio.open_nursery() as nursery:
         third = Peer(connect(nursery, served))
         nursery.start_soon(third.run)
     assert third.notices[-1] == END
+
+
+async def test_silent_connections_keep_nobody_out_and_are_bounded(autojump_clock: MockClock) -> None:
+    served = publisher(records(adds(3)), max_clients=1)
+    async with trio.open_nursery() as nursery:
+        silent = []
+        for _ in range(MAX_STRANGERS + 1):
+            silent.append(connect(nursery, served))
+            assert await silent[-1].receive_some()
+        assert await silent[0].receive_some() == b""
+        client = Peer(connect(nursery, served))
+        await client.run()
+        assert client.notices[-1] == END
+        assert await silent[1].receive_some() == b""
+        assert trio.current_time() == 0
+        # The others until their time is up.
+        assert b"Nothing came for 10 s" in await silent[2].receive_some()
+        for stream in silent:
+            await stream.aclose()
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,24 @@ def test_who_is_not_let_in_is_told_why(line: bytes, problem: str) -> None:
     assert session.state is SessionState.CLOSED
 
 
+def test_who_knows_the_key_is_told_when_there_is_no_room_and_nobody_else_is() -> None:
+    told = {}
+    for key in (KEY, "db-wrong6789abcdefghijklmnopqrs"):
+        session = new_session()
+        told[key] = session.receive(auth(key), NOW_NS, is_full=True)
+        assert (session.state, session.is_authenticated) == (SessionState.CLOSED, False)
+    assert list(told.values()) == [
+        b"success=0|error=Connection limit reached\n",
+        b"success=0|error=Authentication failed\n",
+    ]
+
+
+def test_who_was_let_in_stays_when_there_is_no_more_room() -> None:
+    session = authenticated()
+    session.receive(b"start_session\n", NOW_NS, is_full=True)
+    assert (session.state, session.is_authenticated) == (SessionState.STREAMING, True)
+
+
 def test_after_the_end_nothing_is_heard() -> None:
     session = new_session()
     session.receive(auth("wrong"), NOW_NS)
