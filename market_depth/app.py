@@ -25,7 +25,9 @@ from market_depth.feeds.base import FeedError, FeedOptionError
 from market_depth.feeds.replay import ReplayFeed
 from market_depth.live_market import LiveMarket
 from market_depth.logging import TRACE
+from market_depth.metrics import ServerCounts
 from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
 from market_depth.server.listener import Listener, open_listeners
@@ -82,7 +84,9 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
         broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000)
         heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
-        websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock)
+        gate = Gate()
+        counts = ServerCounts()
+        websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock, gate, counts)
         started = trio.current_time()
         replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]
         routes: Routes = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from market_depth.server.direct_stream import DirectStream
+from market_depth.server.gate import Welcome
 from market_depth.server.http import MAX_HEAD_BYTES, answer_request, error_page, send_page
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Listener:
             await send_page(stream, error_page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
         elif head and _WEBSOCKET_UPGRADE.search(head, 0, head.index(_HEAD_END) + 2):
             stream.unread(head)
-            await self._websocket.serve(stream)
+            await self._websocket.serve(stream, Welcome(is_authorised=True, subprotocol=None))
         elif head:
             await answer_request(stream, head, self._routes)
 

@@ -9,27 +9,34 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
+from market_depth.metrics import Cut, Refusal
 from market_depth.server.frames import text_frame
 from market_depth.server.http import error_page, send_page
 from market_depth.server.linger import linger
 from protocol.codecs import encode, stream_id_of
-from protocol.errors import CloseCode, InternalError, MessageTooBig
+from protocol.errors import CloseCode, InternalError, MessageTooBig, TokenRequired
 from protocol.session import Answer, Limits, Session, Subscription, error_frame
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from market_depth.clock import Clock
+    from market_depth.metrics import ServerCounts
     from market_depth.server.broadcaster import Broadcaster
     from market_depth.server.direct_stream import DirectStream
+    from market_depth.server.gate import Gate, Welcome
     from market_depth.server.heartbeats import Heartbeats
-    from protocol.messages import DataType
+    from protocol.messages import DataType, Error, HeartBeat, Subscribed, Unsubscribed
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S = 10.0
+HELLO_TIMEOUT_S = 10.0
+"""How long a client may take to show the token, if it came without one."""
+
 CLOSE_TIMEOUT_S = 1.0
 """How long a client has to answer our close frame."""
 
@@ -49,12 +56,16 @@ class WebSocketServer:
         broadcaster: Broadcaster,
         heartbeats: Heartbeats,
         clock: Clock,
+        gate: Gate,
+        counts: ServerCounts,
     ) -> None:
         self._served = served
         self._limits = limits
         self._broadcaster = broadcaster
         self._heartbeats = heartbeats
         self._clock = clock
+        self._gate = gate
+        self._counts = counts
         self._connections: dict[WebSocketConnection, _Client] = {}
         self.too_big = text_frame(encode(error_frame(MessageTooBig(limits.max_message_bytes))))
         """The frame that goes before a close 1009."""
@@ -64,16 +75,16 @@ class WebSocketServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    async def serve(self, stream: DirectStream) -> None:
-        """Serve a client whose request for a WebSocket is the next thing `stream` has to give, until it leaves."""
+    async def serve(self, stream: DirectStream, welcome: Welcome) -> None:
+        """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew."""
         connection: WebSocketConnection | None = None
         try:
             async with trio.open_nursery() as reader:
-                connection = await self._shake_hands(stream, reader)
+                connection = await self._shake_hands(stream, reader, welcome.subprotocol)
                 if connection is None:
                     reader.cancel_scope.cancel()
                 else:
-                    await self._converse(stream, connection)
+                    await self._converse(stream, connection, welcome.is_authorised)
                     reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
         except* CLIENT_FAULTS as faults:
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
@@ -82,6 +93,7 @@ class WebSocketServer:
                 raise
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
         if connection is None:
+            self._counts.connections_refused[Refusal.HANDSHAKE] += 1
             logger.info("handshake failed peer=%s", stream.peer)
             if not stream.closed.is_set():
                 await send_page(stream, error_page(HTTPStatus.BAD_REQUEST))
@@ -90,20 +102,27 @@ class WebSocketServer:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await linger(stream)
 
-    async def _converse(self, stream: DirectStream, connection: WebSocketConnection) -> None:
-        client = _Client(stream, Session(self._served, self._limits, trio.current_time()))
+    async def _converse(
+        self, stream: DirectStream, connection: WebSocketConnection, is_authorised: bool
+    ) -> None:
+        is_token = None if is_authorised else self._gate.is_token
+        client = _Client(stream, Session(self._served, self._limits, trio.current_time(), is_token))
         self._connections[connection] = client
+        self._counts.connections += 1
         self._broadcaster.join(stream)
         self._heartbeats.join(stream)
         logger.info("client connected peer=%s clients=%d", stream.peer, self.client_count)
         try:
-            await self._answer_requests(connection, client)
+            await self._meet(connection, client)
+            while True:
+                await self._answer_next(connection, client)
         except ConnectionClosed:
             pass  # the way every conversation ends
         finally:
             del self._connections[connection]
             self._heartbeats.leave(stream)
             self._broadcaster.leave(stream)
+            self._count_end(stream)
             logger.info(
                 "client disconnected peer=%s code=%s skipped_frames=%d clients=%d",
                 stream.peer,
@@ -116,10 +135,12 @@ class WebSocketServer:
         """Tell every client that the server is going away, and close."""
         async with trio.open_nursery() as nursery:
             for connection, client in list(self._connections.items()):
-                client.stream.post(text_frame(encode(client.session.shut_down())))
+                self._reply(client.stream, client.session.shut_down())
                 nursery.start_soon(_close, connection, CloseCode.GOING_AWAY)
 
-    async def _shake_hands(self, stream: DirectStream, nursery: trio.Nursery) -> WebSocketConnection | None:
+    async def _shake_hands(
+        self, stream: DirectStream, nursery: trio.Nursery, subprotocol: str | None
+    ) -> WebSocketConnection | None:
         # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as limit:
 
@@ -135,31 +156,39 @@ class WebSocketServer:
                     max_message_size=self._limits.max_message_bytes,
                     message_queue_size=1,
                 )
-                connection = await request.accept()
+                connection = await request.accept(subprotocol=subprotocol)
                 watch.cancel_scope.cancel()
             return connection
         return None
 
-    async def _answer_requests(self, connection: WebSocketConnection, client: _Client) -> None:
+    async def _meet(self, connection: WebSocketConnection, client: _Client) -> None:
+        """Return when the client has shown the token, if it has to. Who takes too long is let go."""
+        with trio.move_on_after(HELLO_TIMEOUT_S):
+            while not client.session.is_authorised:
+                await self._answer_next(connection, client)
+        if not client.session.is_authorised:
+            self._reply(client.stream, error_frame(TokenRequired()))
+            await _close(connection, CloseCode.NOT_AUTHORISED)
+
+    async def _answer_next(self, connection: WebSocketConnection, client: _Client) -> None:
         stream, session = client.stream, client.session
-        while True:
-            message = await connection.get_message()
-            try:
-                answer = session.receive(message, trio.current_time(), self._clock.wall_ns())
-                self._follow(client, answer)
-            except Exception:
-                # A bug of ours must not cost the client its other streams; the one that it concerns is at an end.
-                logger.exception("request failed peer=%s", stream.peer)
-                stream_id = stream_id_of(message)
-                if stream_id is not None:
-                    session.drop(stream_id)
-                    self._broadcaster.stop(stream, stream_id)
-                answer = Answer(error_frame(InternalError(stream_id)))
-                stream.post(text_frame(encode(answer.message)))
-            if answer.close_code is not None:
-                await _close(connection, answer.close_code)
-            if stream.is_backed_up:
-                await stream.wait_posted()
+        message = await connection.get_message()
+        try:
+            answer = session.receive(message, trio.current_time(), self._clock.wall_ns())
+            self._follow(client, answer)
+        except Exception:
+            # A bug of ours must not cost the client its other streams; the one that it concerns is at an end.
+            logger.exception("request failed peer=%s", stream.peer)
+            stream_id = stream_id_of(message)
+            if stream_id is not None:
+                session.drop(stream_id)
+                self._broadcaster.stop(stream, stream_id)
+            answer = Answer(error_frame(InternalError(stream_id)))
+            self._reply(stream, answer.message)
+        if answer.close_code is not None:
+            await _close(connection, answer.close_code)
+        if stream.is_backed_up:
+            await stream.wait_posted()
 
     def _follow(self, client: _Client, answer: Answer) -> None:
         stream = client.stream
@@ -167,7 +196,9 @@ class WebSocketServer:
             self._broadcaster.stop(stream, answer.stopped.stream_id)
             logger.info("unsubscribed peer=%s %s", stream.peer, _described(answer.stopped))
         if answer.close_code is not CloseCode.MESSAGE_TOO_BIG:  # which the stream tells by itself
-            stream.post(text_frame(encode(answer.message)))
+            self._reply(stream, answer.message)
+        if answer.hello is not None:
+            logger.info("hello peer=%s client=%r", stream.peer, answer.hello.client)
         if answer.started is not None:
             logger.info("subscribed peer=%s %s", stream.peer, _described(answer.started))
             self._broadcaster.start(stream, answer.started)
@@ -175,6 +206,24 @@ class WebSocketServer:
             logger.debug(
                 "refused peer=%s code=%d %s", stream.peer, answer.message.code, answer.message.message
             )
+
+    def _reply(self, stream: DirectStream, message: HeartBeat | Subscribed | Unsubscribed | Error) -> None:
+        if message.type == "Error":
+            self._counts.errors[message.code] += 1
+        stream.post(text_frame(encode(message)))
+
+    def _count_end(self, stream: DirectStream) -> None:
+        """Count why we closed. A client that closes with such a code itself counts as if we had."""
+        match stream.close_code:
+            case CloseCode.NOT_AUTHORISED:
+                self._counts.connections_refused[Refusal.UNAUTHORISED] += 1
+            case CloseCode.MESSAGE_TOO_BIG:
+                self._counts.connections_cut[Cut.MESSAGE_TOO_BIG] += 1
+                self._counts.errors[MessageTooBig.code] += 1
+            case CloseCode.POLICY_VIOLATION:
+                self._counts.connections_cut[Cut.FLOOD] += 1
+            case CloseReason.PROTOCOL_ERROR | CloseReason.INVALID_FRAME_PAYLOAD_DATA:
+                self._counts.connections_cut[Cut.PROTOCOL] += 1
 
 
 class _Client(NamedTuple):

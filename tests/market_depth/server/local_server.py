@@ -11,7 +11,9 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from market_depth.clock import ManualClock
+from market_depth.metrics import ServerCounts
 from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
 from market_depth.server.listener import Listener, open_listeners
@@ -61,13 +63,23 @@ class WrittenMarket(Market):
 class LocalServer:
     """A server that listens, and what tests do with it."""
 
-    def __init__(self, market: Market, limits: Limits, interval_s: float, routes: Routes | None) -> None:
+    def __init__(
+        self,
+        market: Market,
+        limits: Limits,
+        interval_s: float,
+        routes: Routes | None,
+        gate: Gate | None = None,
+    ) -> None:
         clock = ManualClock(WALL_NS)
         self.market = market
         self.broadcaster = Broadcaster(Publisher([market]), interval_s)
         self.heartbeats = Heartbeats(clock, 30)
         served: Mapping[str, tuple[DataType, ...]] = dict.fromkeys(market.instruments, ("MBO", "MBP"))
-        self.websocket = WebSocketServer(served, limits, self.broadcaster, self.heartbeats, clock)
+        self.counts = ServerCounts()
+        self.websocket = WebSocketServer(
+            served, limits, self.broadcaster, self.heartbeats, clock, gate or Gate(), self.counts
+        )
         self.listener = Listener(self.websocket, routes or {"/": lambda: json_page({"hello": "world"})})
         self.port = 0
 
@@ -162,9 +174,10 @@ async def local_server(
     limits: Limits | None = None,
     interval_s: float = 0.02,
     routes: Routes | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[LocalServer]:
     """A server that runs until the end of the block."""
-    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes)
+    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes, gate)
     [opened] = await open_listeners("127.0.0.1", 0)
     server.port = opened.getsockname()[1]
     async with trio.open_nursery() as nursery:

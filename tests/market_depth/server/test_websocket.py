@@ -5,6 +5,7 @@ import pytest
 import trio
 from wsproto.frame_protocol import FrameProtocol
 
+from market_depth.metrics import Cut
 from market_depth.server import websocket as websocket_module
 from market_depth.server.direct_stream import MAX_POSTED
 from protocol.messages import Error, HeartBeat, MarketData, Subscribed, Unsubscribed
@@ -148,6 +149,7 @@ async def test_a_bug_of_ours_is_a_500_with_a_trace_in_the_log_and_the_streams_go
         await client.subscribe("b")
         assert await client.answer() == Error(code=500, message="internal error", stream_id="b")
         assert isinstance(await client.receive(), MarketData)
+        assert server.counts.errors == {500: 1}
     assert complaints(caplog.records) == [caplog.records[-1].getMessage()]
     assert caplog.records[-1].exc_info is not None
 
@@ -203,6 +205,8 @@ async def test_a_message_over_the_limit_is_told_once_and_the_connection_closed(
             nursery.start_soon(send)
             assert await read_to_the_end(stream) == [too_big.model_dump_json(), "1009"]
         await server.wait_for_clients(0)
+        assert server.counts.errors == {413: 1}
+        assert server.counts.connections_cut == {Cut.MESSAGE_TOO_BIG: 1}
     assert "code=1009" in caplog.records[-1].getMessage()
     assert complaints(caplog.records) == []
 
@@ -226,6 +230,9 @@ async def test_a_client_that_goes_on_over_the_rate_is_let_go() -> None:
         answers = [await client.receive() for _ in range(9)]
         assert [answer.code if isinstance(answer, Error) else 0 for answer in answers] == [0] * 3 + [429] * 6
         assert await client.close_code() == 1008
+        await server.wait_for_clients(0)
+        assert server.counts.errors == {429: 6}
+        assert server.counts.connections_cut == {Cut.FLOOD: 1}
 
 
 async def test_a_client_that_asks_without_reading_is_not_read_any_more() -> None:
