@@ -70,14 +70,47 @@ def fanout(
         int, typer.Option(metavar="MS", help="Time between two frames of a stream.")
     ] = 100,
     levels: Annotated[int, typer.Option(metavar="N", help="Price levels a side in a frame.")] = 10,
+    slow: Annotated[int, typer.Option(metavar="N", help="Further clients that never read.")] = 0,
+    distinct_ids: Annotated[
+        bool, typer.Option("--distinct-ids", help="No two clients call a stream the same.")
+    ] = False,
+    addr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Measure this server instead of one that is started; it must have the interval and the symbols told here.",
+        ),
+    ] = None,
+    pid: Annotated[
+        int | None, typer.Option(metavar="N", help="Process of that server, for its CPU time and memory.")
+    ] = None,
+    symbols: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Symbols of the streams, in turn. By default six.")
+    ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(help="Also measure other libraries: websockets, picows, ws of Node, where installed."),
+    ] = True,
     rounds: Annotated[int, typer.Option(metavar="N", help="How often to measure; medians count.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """The server's CPU time for a delivered frame, against a bare send() loop in C."""
-    from market_depth.bench.fanout import run
+    """A delivered frame's CPU time and latency, against a bare send() loop in C and other libraries."""
+    from market_depth.bench.fanout import SYMBOLS, run
 
     show(
-        run, as_json, clients=clients, streams=streams, interval_ms=interval_ms, levels=levels, rounds=rounds
+        run,
+        as_json,
+        clients=clients,
+        streams=streams,
+        interval_ms=interval_ms,
+        levels=levels,
+        slow=slow,
+        distinct_ids=distinct_ids,
+        symbols=SYMBOLS if symbols is None else tuple(name.strip() for name in symbols.split(",")),
+        addr=addr,
+        pid=pid,
+        peers=peers,
+        rounds=rounds,
     )
 
 

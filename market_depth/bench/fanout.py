@@ -1,41 +1,51 @@
-"""What a delivered frame costs the server: many clients on our server, and on a bare `send()` loop in C, by turns.
+"""What a delivered frame costs and how late it is: many clients on our server, and on others by turns.
 
-The loop (`send_loop.c`) writes the very bytes that a client of our server received, to as many clients at the same pace; it
-is the least that a server can do, since the rest is the kernel's. Both are read by the same load generator. Each run
-first measures the server with one client, for what it costs to have a market at all: feed, books, encoding.
-Then with all clients. So there are two figures, and both are told:
+The yardstick is a bare `send()` loop in C (`send_loop.c`): it writes the messages that a client of our server received, to as
+many clients at the same pace; it is the least that a server can do, since the rest is the kernel's. So do the
+broadcasts of other libraries, where they are installed. All are read by the same fleet of clients. Each run first
+measures a server with one client, for what it costs to have a market at all: feed, books, encoding. Then with all
+clients. So there are two figures, and both are told:
 
     CPU a frame           all of the server's CPU time, divided by all frames that it delivered
     CPU a further frame   how much more CPU time all clients cost than one, divided by how many more frames they got
+
+A frame's latency is the time from its own `timestamp`, which a server takes when it makes the frame, until a client has
+read its last byte; the last client's, the largest of the frames made at the same time. Both ends are read from the
+wall clock of one machine: of a server on another machine, or of a replay, the figures say nothing.
 """
 
 from __future__ import annotations
 
 import resource
-import shutil
-import subprocess
+import socket
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from market_depth.bench.compiler import compiled
 from market_depth.bench.errors import BenchError, BenchOptionError
+from market_depth.bench.fanout_peers import installed_peers
+from market_depth.bench.fleet import OWN, launched
 from market_depth.bench.load import Load
-from market_depth.bench.processes import running, serve_command
+from market_depth.bench.processes import Weight, running, serve_command
+from market_depth.config import Address, parse_address
 from market_depth.exits import sigterm_like_ctrl_c
 from protocol.messages import MAX_LEVELS, Subscribe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from market_depth.bench.processes import Process
+    from market_depth.bench.fleet import Fleet, Received
 
 MAX_CLIENTS = 10_000
 MAX_STREAMS = 64
+MAX_SLOW = 1000
 MIN_INTERVAL_MS = 10
 MAX_INTERVAL_MS = 1000
 MAX_WINDOW_S = 10.0
@@ -45,108 +55,164 @@ SYMBOLS = ("BTCUSD", "ETHUSD", "ADAUSD", "SOLUSD", "XRPUSD", "EURUSD")
 """A client's streams show these in turn."""
 
 SPARE_DESCRIPTORS = 64
-CONNECT_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 30.0
 FIRST_DATA_TIMEOUT_S = 60.0
 """Long enough for the kernels to compile, should this be the first start."""
 SETTLE_S = 1.0
-"""After the last handshake, until everybody has had a first frame."""
+"""After the last subscription, until everybody has had a first frame."""
+SLOW_SETTLE_S = 5.0
+"""Until the sockets of those who never read are full."""
 
-SEND_LOOP_SOURCE = Path(__file__).with_name("send_loop.c")
+ONE_AT_A_TIME = 1000
+"""So many clients, at most half of all, connect one after the other, the others in sixteens."""
+AT_ONCE = 16
+
+OURS = "market-depth"
+YARDSTICK = "C send() loop"
+
+
+@dataclass(frozen=True)
+class WithSlow:
+    """How the others fared while some clients never read."""
+
+    delivered_share: float
+    """Of the frames due to the others."""
+    cpu_us_per_frame: float | None
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+    last_client_p50_ms: float | None
+    last_client_p99_ms: float | None
+    bytes_per_slow_client: float | None
+    """Growth of the server's memory in RAM by the slow clients."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one run of one server measured."""
+    """What one run of one server measured. CPU and memory are None for a given server whose process is not known."""
 
-    connects_per_s: float
-    cpu_us_per_connect: float
-    """Handshake, subscriptions and first frames, and the market meanwhile."""
+    connect_p95_ms: float
+    """From `connect()` to the answer to the handshake, one client at a time."""
+    connect_p95_ms_at_16: float
+    """Sixteen at a time."""
+    cpu_us_per_connect: float | None
     frames_per_s: float
     bytes_per_frame: float
     delivered_share: float
     """Frames that came, of those due: each stream's one every interval."""
-    cpu_us_per_frame: float
+    cpu_us_per_frame: float | None
     """Everything counted."""
-    cpu_us_per_further_frame: float
+    cpu_us_per_further_frame: float | None
     """Without what one client alone costs."""
-    base_cpu_ms_per_s: float
+    base_cpu_ms_per_s: float | None
     """With one client."""
-    bytes_per_client: float
+    latency_p50_ms: float | None
+    """None when the frames' timestamps are not the time at which they were made."""
+    latency_p99_ms: float | None
+    last_client_p50_ms: float | None
+    last_client_p99_ms: float | None
+    bytes_per_client: float | None
     """Growth of the server's memory in RAM."""
     load_cpu_us_per_frame: float
-    """The load generator's own."""
+    """The clients' own."""
+    with_slow: WithSlow | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Runs of our server, and as many of the yardstick; none of the latter where there is no C compiler."""
+    """Runs of our server, of the yardstick, and of the other libraries' broadcasts that are installed."""
 
     clients: int
     streams: int
     interval_ms: int
     levels: int
+    slow: int
+    distinct_ids: bool
     window_s: float
-    server: list[Delivery]
-    send_loop: list[Delivery]
+    runs: dict[str, list[Delivery]] = field(default_factory=dict)
+    """By name of the server, one a round."""
 
-    @property
-    def ratio(self) -> float | None:
-        """Our CPU time for a frame in that of the C loop: the median of the rounds, each compared within itself."""
-        return self._ratio("cpu_us_per_frame")
-
-    @property
-    def ratio_of_further_frames(self) -> float | None:
-        """The same for a further frame."""
-        return self._ratio("cpu_us_per_further_frame")
+    def ratio(self, name: str, figure: str) -> float | None:
+        """A server's figure in the yardstick's: the median of the rounds, each compared within itself."""
+        ratios = [
+            theirs / least
+            for run, yardstick in zip(self.runs[name], self.runs[YARDSTICK], strict=True)
+            if (theirs := getattr(run, figure)) is not None and (least := getattr(yardstick, figure))
+        ]
+        return median(ratios) if ratios else None
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures of all rounds, and the ratios."""
-        return {
-            **asdict(self),
-            "ratio": self.ratio,
-            "ratio_of_further_frames": self.ratio_of_further_frames,
+        """All figures of all rounds, and the ratios to the yardstick."""
+        ratios = {
+            name: {figure: self.ratio(name, figure) for figure in COMPARED}
+            for name in self.runs
+            if name != YARDSTICK
         }
+        return {**asdict(self), "ratios": ratios}
 
     def lines(self) -> list[str]:
         """The medians as a table to read."""
         streams = "1 stream" if self.streams == 1 else f"{self.streams} streams"
+        own = " with ids of its own" if self.distinct_ids else ""
         return [
-            f"{self.clients:,} clients × {streams} every {self.interval_ms} ms, {self.levels} levels a side",
-            f"{len(self.server)} rounds of {self.window_s:g} s, medians",
+            f"{self.clients:,} clients × {streams}{own} every {self.interval_ms} ms, {self.levels} levels a side",
+            f"{len(self.runs[OURS])} rounds of {self.window_s:g} s, medians; × is the ratio to the {YARDSTICK}",
             "",
-            f"{'':<34}{'market-depth':>14}{'C send() loop':>16}",
-            self._row("CPU µs a frame, all counted", "cpu_us_per_frame", ".2f", self.ratio),
-            self._row(
-                "CPU µs a further frame",
-                "cpu_us_per_further_frame",
-                ".2f",
-                self.ratio_of_further_frames,
-            ),
-            self._row("CPU ms a second with one client", "base_cpu_ms_per_s", ".1f"),
-            self._row("frames a second", "frames_per_s", ",.0f"),
-            self._row("share of the frames due", "delivered_share", ".1%"),
-            self._row("bytes a frame", "bytes_per_frame", ",.0f"),
-            self._row("memory a client in bytes", "bytes_per_client", ",.0f"),
-            self._row("connections a second", "connects_per_s", ",.0f"),
-            self._row("CPU µs a connection", "cpu_us_per_connect", ",.0f"),
-            self._row("load generator: CPU µs a frame", "load_cpu_us_per_frame", ".2f"),
-            *(
-                []
-                if self.send_loop
-                else ["", "No C compiler (cc or gcc) is there: the yardstick was left out."]
-            ),
+            f"{'':<38}" + "".join(f"{name:>16}" for name in self.runs),
+            *(line for figure in FIGURES for line in self._rows(*figure)),
+            *self._lines_with_slow(),
         ]
 
-    def _row(self, title: str, field: str, shape: str, ratio: float | None = None) -> str:
-        ours, theirs = (_median(runs, field) for runs in (self.server, self.send_loop))
-        cells = (format(value, shape) if value is not None else "–" for value in (ours, theirs))
-        row = f"{title:<34}{next(cells):>14}{next(cells):>16}"
-        return row if ratio is None else f"{row}{ratio:>10.2f} ×"
+    def _lines_with_slow(self) -> list[str]:
+        if not self.slow:
+            return []
+        return [
+            "",
+            f"the others, beside {self.slow:,} clients that never read",
+            *(line for figure in FIGURES_WITH_SLOW for line in self._rows(*figure)),
+        ]
 
-    def _ratio(self, field: str) -> float | None:
-        pairs = zip(self.server, self.send_loop, strict=False)  # the loop's list may be empty
-        ratios = [getattr(ours, field) / getattr(theirs, field) for ours, theirs in pairs]
-        return median(ratios) if ratios else None
+    def _rows(self, title: str, figure: str, shape: str) -> Iterator[str]:
+        cells = (
+            "–" if (value := _median(runs, figure)) is None else format(value, shape)
+            for runs in self.runs.values()
+        )
+        yield f"{title:<38}" + "".join(f"{cell:>16}" for cell in cells)
+        if figure in COMPARED:
+            ratios = (self.ratio(name, figure) for name in self.runs)
+            cells = ("–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios)
+            yield f"{'':<38}" + "".join(f"{cell:>16}" for cell in cells)
+
+
+FIGURES = (
+    ("CPU µs a frame, all counted", "cpu_us_per_frame", ".2f"),
+    ("CPU µs a further frame", "cpu_us_per_further_frame", ".2f"),
+    ("CPU ms a second with one client", "base_cpu_ms_per_s", ".1f"),
+    ("latency in ms, p50", "latency_p50_ms", ".2f"),
+    ("latency in ms, p99", "latency_p99_ms", ".2f"),
+    ("latency of the last client in ms, p50", "last_client_p50_ms", ".2f"),
+    ("latency of the last client in ms, p99", "last_client_p99_ms", ".2f"),
+    ("frames a second", "frames_per_s", ",.0f"),
+    ("share of the frames due", "delivered_share", ".1%"),
+    ("bytes a frame", "bytes_per_frame", ",.0f"),
+    ("memory a client in bytes", "bytes_per_client", ",.0f"),
+    ("connect in ms, p95, one at a time", "connect_p95_ms", ".2f"),
+    ("connect in ms, p95, 16 at a time", "connect_p95_ms_at_16", ".2f"),
+    ("CPU µs a connection", "cpu_us_per_connect", ",.0f"),
+    ("the clients' own CPU µs a frame", "load_cpu_us_per_frame", ".2f"),
+)
+"""Title, name of the figure, and how it is shown."""
+
+FIGURES_WITH_SLOW = (
+    ("CPU µs a frame, all counted", "with_slow.cpu_us_per_frame", ".2f"),
+    ("latency in ms, p50", "with_slow.latency_p50_ms", ".2f"),
+    ("latency in ms, p99", "with_slow.latency_p99_ms", ".2f"),
+    ("latency of the last client in ms, p50", "with_slow.last_client_p50_ms", ".2f"),
+    ("latency of the last client in ms, p99", "with_slow.last_client_p99_ms", ".2f"),
+    ("share of the frames due", "with_slow.delivered_share", ".1%"),
+    ("memory a slow client in bytes", "with_slow.bytes_per_slow_client", ",.0f"),
+)
+
+COMPARED = ("cpu_us_per_frame", "cpu_us_per_further_frame", "last_client_p50_ms", "last_client_p99_ms")
 
 
 def run(
@@ -154,52 +220,75 @@ def run(
     streams: int = 1,
     interval_ms: int = 100,
     levels: int = 10,
+    slow: int = 0,
+    distinct_ids: bool = False,
+    symbols: Sequence[str] = SYMBOLS,
+    addr: str | None = None,
+    pid: int | None = None,
+    peers: bool = True,
     window_s: float = 4.0,
     rounds: int = 3,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Report:
-    """Measure so many clients with so many streams each, `rounds` times on our server and on the yardstick by turns.
+    """Measure so many clients with so many streams each, `rounds` times on each server by turns.
 
-    A round takes about `4 × window_s + 6` seconds. `progress` is told what happens.
-    Raises: BenchOptionError when a value is out of bounds, or the machine or a server cannot do it.
+    `addr`, HOST:PORT, names a server to measure instead of one that is started; its `interval_ms` and `symbols` must be
+    told, and its process, `pid`, if CPU and memory are to be known. With `slow`, so many further clients never
+    read; with `distinct_ids`, no two clients call a stream the same; with `peers`, other libraries are measured, too.
+    A round takes about `2 × window_s + 5` seconds a server. `progress` is told what happens.
+    Raises: BenchOptionError when a value is out of bounds, BenchError when the machine or a server cannot do it.
     """
-    _check_bounds(clients, streams, interval_ms, levels, window_s, rounds)
-    _allow_descriptors(clients)
+    _check_bounds(clients, streams, interval_ms, levels, slow, window_s, rounds)
+    given = _given(addr, pid)
+    _allow_descriptors(clients + slow)
+    own = f"{OWN}-" if distinct_ids else ""
     subscriptions = [
         Subscribe(
             type="Subscribe",
-            stream_id=str(number),
-            symbol=SYMBOLS[number % len(SYMBOLS)],
+            stream_id=f"{own}{number}",
+            symbol=symbols[number % len(symbols)],
             data_type="MBP",
             max_levels=levels,
         )
         for number in range(streams)
     ]
-    command = serve_command("--interval-ms", str(interval_ms), "--symbols", ",".join(SYMBOLS[:streams]))
-    report = Report(clients, streams, interval_ms, levels, window_s, [], [])
-    interval_s = interval_ms / 1000
-    with sigterm_like_ctrl_c(), _send_loop() as send_loop, tempfile.NamedTemporaryFile() as payload:
+    listed = dict.fromkeys(subscription.symbol for subscription in subscriptions)
+    ours = serve_command("--interval-ms", str(interval_ms), "--symbols", ",".join(listed))
+    report = Report(clients, streams, interval_ms, levels, slow, distinct_ids, window_s)
+    commands, environment = installed_peers() if peers else ({}, {})
+    if peers:
+        progress(f"other libraries found: {', '.join(commands) or 'none'}")
+    with (
+        sigterm_like_ctrl_c(),
+        compiled("fleet") as fleet,
+        compiled("send_loop") as send_loop,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        plan = _Plan(fleet, subscriptions, clients, slow, interval_ms / 1000, window_s)
+        messages = Path(folder) / "messages"
         for number in range(1, rounds + 1):
-            progress(f"round {number} of {rounds}: market-depth")
-            delivery, newest = _measure(command, subscriptions, clients, interval_s, window_s)
-            report.server.append(delivery)
-            if send_loop is not None:
-                progress(f"round {number} of {rounds}: C send() loop")
-                Path(payload.name).write_bytes(newest)
-                yardstick = [str(send_loop), payload.name, str(interval_ms)]
-                delivery, _ = _measure(yardstick, subscriptions, clients, interval_s, window_s)
-                report.send_loop.append(delivery)
+            progress(f"round {number} of {rounds}: {OURS}")
+            with _server(given, ours) as target:
+                delivery, newest = plan.measure(target)
+            report.runs.setdefault(OURS, []).append(delivery)
+            messages.write_bytes(b"\n".join(newest))
+            for name, command in {YARDSTICK: [str(send_loop)], **commands}.items():
+                progress(f"round {number} of {rounds}: {name}")
+                with _server(None, [*command, str(messages), str(interval_ms)], environment) as target:
+                    delivery, _ = plan.measure(target)
+                report.runs.setdefault(name, []).append(delivery)
     return report
 
 
 def _check_bounds(
-    clients: int, streams: int, interval_ms: int, levels: int, window_s: float, rounds: int
+    clients: int, streams: int, interval_ms: int, levels: int, slow: int, window_s: float, rounds: int
 ) -> None:
     for name, value, least, most in (
-        ("clients", clients, 2, MAX_CLIENTS),
+        ("clients", clients, 3, MAX_CLIENTS),
         ("streams", streams, 1, MAX_STREAMS),
         ("interval_ms", interval_ms, MIN_INTERVAL_MS, MAX_INTERVAL_MS),
         ("levels", levels, 1, MAX_LEVELS),
+        ("slow", slow, 0, MAX_SLOW),
         ("window_s", window_s, 0.1, MAX_WINDOW_S),
         ("rounds", rounds, 1, MAX_ROUNDS),
     ):
@@ -211,106 +300,193 @@ def _check_bounds(
 
 def _allow_descriptors(clients: int) -> None:
     needed = clients + SPARE_DESCRIPTORS
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most < needed:
         raise BenchError(
             f"{clients:,} clients need {needed:,} open files, the system allows {most:,} (ulimit -Hn)"
         )
-    if allowed < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+class _Target(NamedTuple):
+    """A server to measure."""
+
+    address: Address
+    weight: Weight | None
+    """None when its process is not known."""
+
+
+def _given(addr: str | None, pid: int | None) -> _Target | None:
+    """The server that we were given, if any, with its IPv4 address."""
+    if addr is None:
+        if pid is not None:
+            raise BenchOptionError("--pid belongs to --addr")
+        return None
+    try:
+        host, port = parse_address(addr)
+        address = Address(*socket.getaddrinfo(host, port, socket.AF_INET)[0][4])
+    except ValueError as error:
+        raise BenchOptionError(str(error)) from None
+    except OSError as error:
+        raise BenchError(f"{addr}: {error.strerror}") from None
+    return _Target(address, None if pid is None else Weight(pid))
 
 
 @contextmanager
-def _send_loop() -> Iterator[Path | None]:
-    """The yardstick as a program; None where there is no C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        yield None
+def _server(
+    given: _Target | None, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[_Target]:
+    """The given server, or else one that runs until the end of the block."""
+    if given is not None:
+        yield given
         return
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "send_loop"
-        built = subprocess.run(  # noqa: S603 our own source
-            [compiler, "-O2", "-o", program, SEND_LOOP_SOURCE], capture_output=True, text=True, check=False
-        )
-        if built.returncode:
-            raise BenchError(f"{compiler} cannot compile {SEND_LOOP_SOURCE.name}: {built.stderr.strip()}")
-        yield program
+    with running(command, environment) as started:
+        yield _Target(started.address, started.weight)
 
 
-def _measure(
-    command: Sequence[str],
-    subscriptions: Sequence[Subscribe],
-    clients: int,
-    interval_s: float,
-    window_s: float,
-) -> tuple[Delivery, bytes]:
-    """Measure one server with one client, then with all. Returns also: what one tick sends to one client."""
-    quiet_s = interval_s / 4
-    with running(command) as server, Load(server.port, subscriptions) as load:
-        load.connect(1, CONNECT_TIMEOUT_S)
-        load.wait_for_payload(FIRST_DATA_TIMEOUT_S)
-        load.receive_for(SETTLE_S, quiet_s)
-        one = _Window.of(server, load, window_s, quiet_s)
-        memory_before = server.resident_bytes()
-        cpu_before = server.cpu_s()
-        connect_s = load.connect(clients - 1, CONNECT_TIMEOUT_S)
-        connect_cpu_s = server.cpu_s() - cpu_before
-        load.receive_for(SETTLE_S, quiet_s)
-        many = _Window.of(server, load, window_s, quiet_s)
-        if load.lost:
-            raise BenchError(f"{load.lost:,} of {clients:,} clients were left by the server")
-        if many.frames_per_s <= one.frames_per_s:
-            raise BenchError(f"{clients:,} clients got no more frames than one")
-        delivery = Delivery(
-            connects_per_s=(clients - 1) / connect_s,
-            cpu_us_per_connect=1e6 * connect_cpu_s / (clients - 1),
-            frames_per_s=many.frames_per_s,
-            bytes_per_frame=many.bytes / many.frames,
-            delivered_share=many.frames_per_s * interval_s / (clients * len(subscriptions)),
-            cpu_us_per_frame=1e6 * many.cpu_share / many.frames_per_s,
-            cpu_us_per_further_frame=1e6
-            * (many.cpu_share - one.cpu_share)
-            / (many.frames_per_s - one.frames_per_s),
-            base_cpu_ms_per_s=1e3 * one.cpu_share,
-            bytes_per_client=(server.resident_bytes() - memory_before) / (clients - 1),
-            load_cpu_us_per_frame=1e6 * many.load_cpu_s / many.frames,
+class _Plan(NamedTuple):
+    """How every server is measured."""
+
+    fleet: Path
+    """The program."""
+    subscriptions: Sequence[Subscribe]
+    clients: int
+    slow: int
+    interval_s: float
+    window_s: float
+
+    def measure(self, target: _Target) -> tuple[Delivery, list[bytes]]:
+        """Measure a server with one client, then with all. Returns also: the messages that a round sends to a client."""
+        with (
+            Load(target.address, self.subscriptions) as first,
+            launched(self.fleet, target.address, self.subscriptions) as fleet,
+        ):
+            first.connect(1, CONNECT_TIMEOUT_S)
+            first.wait_for_messages(FIRST_DATA_TIMEOUT_S)
+            messages = first.messages
+            first.receive_for(SETTLE_S, self._quiet_s)
+            before = _Spent.so_far(target)
+            started, frames = time.monotonic(), first.frames
+            first.receive_for(self.window_s, self._quiet_s)
+            seconds, base_frames = time.monotonic() - started, first.frames - frames
+            base_cpu = _Spent.so_far(target).cpu_share_since(before, seconds)
+
+            before = _Spent.so_far(target)
+            one_at_a_time = min(ONE_AT_A_TIME, (self.clients - 1) // 2)
+            alone = fleet.connect(one_at_a_time, 1)
+            together = fleet.connect(self.clients - 1 - one_at_a_time, AT_ONCE)
+            connect_cpu = _Spent.so_far(target).cpu_since(before)
+            fleet.subscribe()
+            self._settle(fleet, first, SETTLE_S)
+            many = self._window(target, fleet, first)
+            if many.received.frames <= base_frames:
+                raise BenchError(f"{self.clients:,} clients got no more frames than one")
+            grown = _Spent.so_far(target).bytes_since(before)
+            delivery = Delivery(
+                connect_p95_ms=alone.p95_ms,
+                connect_p95_ms_at_16=together.p95_ms,
+                cpu_us_per_connect=_per(connect_cpu, self.clients - 1, 1e6),
+                frames_per_s=many.frames_per_s,
+                bytes_per_frame=many.received.bytes / many.received.frames,
+                delivered_share=self._share_of_due(many),
+                cpu_us_per_frame=_per(many.cpu_share, many.frames_per_s, 1e6),
+                cpu_us_per_further_frame=None
+                if many.cpu_share is None or base_cpu is None
+                else 1e6 * (many.cpu_share - base_cpu) / (many.frames_per_s - base_frames / seconds),
+                base_cpu_ms_per_s=_per(base_cpu, 1, 1e3),
+                latency_p50_ms=many.received.p50_ms,
+                latency_p99_ms=many.received.p99_ms,
+                last_client_p50_ms=many.received.last_p50_ms,
+                last_client_p99_ms=many.received.last_p99_ms,
+                bytes_per_client=_per(grown, self.clients - 1),
+                load_cpu_us_per_frame=1e6 * many.received.cpu_s / many.received.frames,
+                with_slow=self._measure_with_slow(target, fleet, first) if self.slow else None,
+            )
+            return delivery, messages
+
+    def _measure_with_slow(self, target: _Target, fleet: Fleet, first: Load) -> WithSlow:
+        before = _Spent.so_far(target)
+        fleet.connect_slow(self.slow)
+        self._settle(fleet, first, SLOW_SETTLE_S)
+        beside = self._window(target, fleet, first)
+        return WithSlow(
+            delivered_share=self._share_of_due(beside),
+            cpu_us_per_frame=_per(beside.cpu_share, beside.frames_per_s, 1e6),
+            latency_p50_ms=beside.received.p50_ms,
+            latency_p99_ms=beside.received.p99_ms,
+            last_client_p50_ms=beside.received.last_p50_ms,
+            last_client_p99_ms=beside.received.last_p99_ms,
+            bytes_per_slow_client=_per(_Spent.so_far(target).bytes_since(before), self.slow),
         )
-        return delivery, load.payload
+
+    @property
+    def _quiet_s(self) -> float:
+        return self.interval_s / 4
+
+    def _settle(self, fleet: Fleet, first: Load, duration_s: float) -> None:
+        fleet.receive(duration_s, self._quiet_s, lambda: first.receive_for(duration_s, self._quiet_s))
+
+    def _window(self, target: _Target, fleet: Fleet, first: Load) -> _Window:
+        """Let all clients read, between two moments at which nothing is on its way."""
+        clock_before = time.time() - time.monotonic()
+        before, frames, started = _Spent.so_far(target), first.frames, time.monotonic()
+        received = fleet.receive(
+            self.window_s, self._quiet_s, lambda: first.receive_for(self.window_s, self._quiet_s)
+        )
+        seconds = time.monotonic() - started
+        cpu_share = _Spent.so_far(target).cpu_share_since(before, seconds)
+        if received.lost or first.lost:
+            raise BenchError(
+                f"{received.lost + first.lost:,} of {self.clients:,} clients were left by the server"
+            )
+        if abs(time.time() - time.monotonic() - clock_before) > CLOCK_STEP_S:
+            raise BenchError("the machine's clock was set during the measurement")
+        return _Window(received, (received.frames + first.frames - frames) / seconds, cpu_share)
+
+    def _share_of_due(self, window: _Window) -> float:
+        return window.frames_per_s * self.interval_s / (self.clients * len(self.subscriptions))
+
+
+CLOCK_STEP_S = 0.001
 
 
 class _Window(NamedTuple):
-    """What happened between two moments at which nothing was on its way."""
+    received: Received
+    """By the fleet, which is all clients but the first."""
+    frames_per_s: float
+    """That all clients got."""
+    cpu_share: float | None
+    """Seconds of CPU time a second."""
 
-    duration_s: float
-    frames: int
-    bytes: int
-    cpu_s: float
-    load_cpu_s: float
+
+class _Spent(NamedTuple):
+    """What a server has used up to a moment; nothing is known of a server without a process."""
+
+    cpu_s: float | None
+    resident_bytes: int | None
 
     @classmethod
-    def of(cls, server: Process, load: Load, duration_s: float, quiet_s: float) -> _Window:
-        """Let the load read for so long."""
-        frames, size = load.frames, load.bytes
-        cpu_s, load_cpu_s, started = server.cpu_s(), time.process_time(), time.monotonic()
-        load.receive_for(duration_s, quiet_s)
-        return cls(
-            time.monotonic() - started,
-            load.frames - frames,
-            load.bytes - size,
-            server.cpu_s() - cpu_s,
-            time.process_time() - load_cpu_s,
-        )
+    def so_far(cls, target: _Target) -> _Spent:
+        weight = target.weight
+        return cls(None, None) if weight is None else cls(weight.cpu_s(), weight.resident_bytes())
 
-    @property
-    def frames_per_s(self) -> float:
-        """Frames that all clients got, a second."""
-        return self.frames / self.duration_s
+    def cpu_since(self, before: _Spent) -> float | None:
+        return None if self.cpu_s is None or before.cpu_s is None else self.cpu_s - before.cpu_s
 
-    @property
-    def cpu_share(self) -> float:
-        """Seconds of CPU time a second."""
-        return self.cpu_s / self.duration_s
+    def cpu_share_since(self, before: _Spent, seconds: float) -> float | None:
+        return _per(self.cpu_since(before), seconds)
+
+    def bytes_since(self, before: _Spent) -> int | None:
+        if self.resident_bytes is None or before.resident_bytes is None:
+            return None
+        return self.resident_bytes - before.resident_bytes
 
 
-def _median(runs: Sequence[Delivery], field: str) -> float | None:
-    return median(getattr(run, field) for run in runs) if runs else None
+def _per(amount: float | None, count: float, unit: float = 1.0) -> float | None:
+    return None if amount is None else unit * amount / count
+
+
+def _median(runs: Sequence[Delivery], figure: str) -> float | None:
+    """The median of a figure; None unless all runs have it."""
+    values: list[float | None] = [attrgetter(figure)(run) for run in runs]
+    known = [value for value in values if value is not None]
+    return median(known) if len(known) == len(values) else None

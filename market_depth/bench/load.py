@@ -1,8 +1,6 @@
-"""Thousands of WebSocket clients in one loop, cheap enough to measure a server on the same machine.
+"""WebSocket clients that decode and check every frame, in one loop.
 
-Every client subscribes to the same streams and reads whatever comes. Most clients look at frame headers only, which is
-enough to count frames and to notice a torn one: the next header would not be where it must be. A few, the *checked*
-clients, decode every frame.
+Such a client costs as much as thirty that only count, so they are few; `fleet` has the thousands.
 """
 
 from __future__ import annotations
@@ -17,25 +15,24 @@ from typing import TYPE_CHECKING, Self
 from market_depth.bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from market_depth.config import Address
     from protocol.messages import Subscribe
 
-CHECKED_CLIENTS = 5
-"""The first clients of a load: a frame costs such a client thirty times what it costs the others."""
+SHAKING_AT_ONCE = 16
+ACCEPT_TIMEOUT_S = 10.0
 
-SHAKING_AT_ONCE = 64
-"""So many handshakes are under way at a time; a listener's backlog holds more."""
-
-BUFFER_BYTES = 1 << 20
-"""What is read at once, and so the largest frame."""
-
-SMALL_FRAME_BYTES = 126
-"""Heartbeats and answers to requests are shorter; `MarketData` frames, even of an empty book, are not."""
+RECEIVE_BYTES = 256 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""Longer ones are not waited for."""
 
 _FIN_TEXT = 0x81
+_FIN_CLOSE = 0x88
+_FIN_PING = 0x89
+_FIN_PONG = 0x8A
 _HANDSHAKE = (
-    "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET / HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     # The key of RFC 6455's example: the yardstick knows no other.
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -43,24 +40,22 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class Load:
-    """Clients of one server on 127.0.0.1, and what they have received together."""
+    """Clients of one server that subscribe to the same streams, and what they have received together."""
 
-    def __init__(self, port: int, subscriptions: Sequence[Subscribe]) -> None:
+    def __init__(self, server: Address, subscriptions: Sequence[Subscribe]) -> None:
         self.frames = 0
         """`MarketData` frames, each counted when it is there as a whole."""
         self.bytes = 0
         """The same in bytes, headers included."""
         self.lost = 0
         """Clients that the server has left."""
-        self._port = port
+        self._server = server
         self._requests = b"".join(
-            _masked_text(subscription.model_dump_json().encode()) for subscription in subscriptions
+            masked_text(request.model_dump_json().encode()) for request in subscriptions
         )
         self._streams = len(subscriptions)
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._sockets: dict[int, socket.socket] = {}
-        self._receivers: dict[int, Callable[[], None]] = {}
-        self._checked: list[_Checked] = []
+        self._clients: dict[int, _Client] = {}
+        self._shaking: set[int] = set()
         self._epoll = select.epoll()
 
     def __enter__(self) -> Self:
@@ -68,41 +63,62 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._epoll.close()
-        for connection in self._sockets.values():
-            connection.close()
+        for client in self._clients.values():
+            client.connection.close()
 
     @property
     def clients(self) -> int:
         """How many clients are connected."""
-        return len(self._sockets)
+        return len(self._clients)
 
     @property
-    def payload(self) -> bytes:
-        """The newest frame of each stream as a client got it, joined: what one tick sends to one client.
+    def messages(self) -> list[bytes]:
+        """The newest message of each stream as the oldest client got it: what one round sends to one client.
 
-        Empty before the first client has had them all.
+        Empty before that client has had them all.
         """
-        newest = self._checked[0].newest if self._checked else {}
-        return b"".join(newest.values()) if len(newest) == self._streams else b""
+        newest = next((client.newest for client in self._clients.values()), {})
+        return list(newest.values()) if len(newest) == self._streams else []
 
-    def connect(self, count: int, timeout_s: float) -> float:
-        """Connect so many more clients, who subscribe at once. Returns: seconds until the last handshake was answered.
+    def connect(self, count: int, timeout_s: float) -> None:
+        """Connect so many more clients, who subscribe at once. Returns when the last handshake was answered.
 
         Raises: BenchError when the server refuses one or takes longer.
         """
-        started = time.monotonic()
-        shaking: set[int] = set()
+        deadline = time.monotonic() + timeout_s
         left = count
-        while left or shaking:
-            while left and len(shaking) < SHAKING_AT_ONCE:
-                shaking.add(self._open(shaking))
+        while left or self._shaking:
+            while left and len(self._shaking) < SHAKING_AT_ONCE:
+                self.begin()
                 left -= 1
             self.receive(0.1)
             if self.lost:
                 raise BenchError(f"the server has left {self.lost} clients while they came")
-            if time.monotonic() - started > timeout_s:
-                raise BenchError(f"{left + len(shaking)} of {count} clients not connected in {timeout_s:g} s")
-        return time.monotonic() - started
+            if time.monotonic() > deadline:
+                late = left + len(self._shaking)
+                raise BenchError(f"{late} of {count} clients not connected in {timeout_s:g} s")
+
+    def begin(self) -> None:
+        """Let one more client connect and say its handshake; the rest goes on while reading.
+
+        Raises: BenchError when the server does not accept.
+        """
+        try:
+            connection = socket.create_connection(self._server, timeout=ACCEPT_TIMEOUT_S)
+        except OSError as error:
+            raise BenchError(f"no connection to {self._server}: {error}") from None
+        connection.setblocking(False)
+        # Closing resets the connection: thousands of them waiting out their TIME_WAIT would starve the next run of ports.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        connection.send(_HANDSHAKE.format(server=self._server).encode())
+        descriptor = connection.fileno()
+        self._clients[descriptor] = _Client(self, connection, self._requests)
+        self._shaking.add(descriptor)
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def disconnect_oldest(self) -> None:
+        """Let the client leave that has been there longest, without a word."""
+        self._drop(next(iter(self._clients)))
 
     def receive(self, timeout_s: float) -> bool:
         """Read what has come; wait so long for the first of it. Returns: whether anything came.
@@ -111,18 +127,21 @@ class Load:
         """
         ready = self._epoll.poll(timeout_s)
         for descriptor, _ in ready:
+            client = self._clients[descriptor]
             try:
-                self._receivers[descriptor]()
+                client.receive()
             except ConnectionError:
                 self.lost += 1
-                del self._receivers[descriptor]
-                self._sockets.pop(descriptor).close()
+                self._drop(descriptor)
+            else:
+                if client.is_open:
+                    self._shaking.discard(descriptor)
         return bool(ready)
 
     def receive_for(self, duration_s: float, quiet_s: float) -> None:
-        """Read for so long and on to the end of the next tick, which is when nothing has come for `quiet_s`.
+        """Read for so long and on to the end of the round, which is when nothing has come for `quiet_s`.
 
-        So two calls in a row end at the same point of a tick. A server that is never quiet is read from for twice the
+        So two calls in a row end at the same point of a round. A server that is never quiet is read from for twice the
         duration.
         """
         end = time.monotonic() + duration_s
@@ -132,100 +151,70 @@ class Load:
         while time.monotonic() < end + duration_s and self.receive(quiet_s):
             pass
 
-    def wait_for_payload(self, timeout_s: float) -> float:
-        """Read until the first client has a frame of each stream. Returns: seconds until then.
-
-        Raises: BenchError when that takes longer.
-        """
-        started = time.monotonic()
-        while not self.payload:
-            if time.monotonic() - started > timeout_s:
+    def wait_for_messages(self, timeout_s: float) -> None:
+        """Read until the first client has a frame of each stream. Raises: BenchError when that takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while not self.messages:
+            if time.monotonic() > deadline:
                 raise BenchError(f"no market data in {timeout_s:g} s")
             self.receive(0.1)
-        return time.monotonic() - started
 
-    def _open(self, shaking: set[int]) -> int:
-        connection = socket.create_connection(("127.0.0.1", self._port))
-        connection.setblocking(False)
-        # Closing resets the connection: thousands of them waiting out their TIME_WAIT would starve the next run of ports.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        connection.send(_HANDSHAKE.format(port=self._port).encode())
-        descriptor = connection.fileno()
-        self._sockets[descriptor] = connection
-
-        def shake_hands() -> None:
-            rest = _after_answer(connection.recv(4096))
-            connection.send(self._requests)
-            shaking.discard(descriptor)
-            client: _Checked | _Skimmed
-            if len(self._checked) < CHECKED_CLIENTS:
-                client = _Checked(self, connection, rest)
-                self._checked.append(client)
-            else:
-                client = _Skimmed(self, connection, self._buffer, rest)
-            self._receivers[descriptor] = client.receive
-
-        self._receivers[descriptor] = shake_hands
-        self._epoll.register(descriptor, select.EPOLLIN)
-        return descriptor
+    def _drop(self, descriptor: int) -> None:
+        self._shaking.discard(descriptor)
+        self._clients.pop(descriptor).connection.close()
 
 
-class _Skimmed:
-    """A client that walks from frame header to frame header."""
-
-    __slots__ = ("_buffer", "_load", "_receive_into", "_rest")
-
-    def __init__(self, load: Load, connection: socket.socket, buffer: bytearray, rest: bytes) -> None:
-        self._load = load
-        self._receive_into = connection.recv_into
-        self._buffer = buffer
-        self._rest = rest
-
-    def receive(self) -> None:
-        buffer, rest = self._buffer, self._rest
-        if rest:
-            buffer[: len(rest)] = rest
-            with memoryview(buffer) as view:
-                received = self._receive_into(view[len(rest) :])
-        else:
-            received = self._receive_into(buffer)
-        if not received:
-            raise ConnectionResetError
-        size = len(rest) + received
-        at = 0
-        while (end := _frame_end(buffer, at, size)) is not None:
-            if end - at >= SMALL_FRAME_BYTES:
-                self._load.frames += 1
-                self._load.bytes += end - at
-            at = end
-        self._rest = bytes(buffer[at:size])
-
-
-class _Checked:
+class _Client:
     """A client that decodes every frame. A stream's sequence must never fall."""
 
-    def __init__(self, load: Load, connection: socket.socket, rest: bytes) -> None:
+    def __init__(self, load: Load, connection: socket.socket, requests: bytes) -> None:
+        self.connection = connection
+        self.is_open = False
+        """Whether the server has answered the handshake."""
         self.newest: dict[str, bytes] = {}
-        """The last frame of each stream."""
+        """The last message of each stream."""
         self._load = load
-        self._connection = connection
-        self._received = bytearray(rest)
+        self._requests = requests
+        self._received = bytearray()
         self._sequences: dict[str, int] = {}
 
     def receive(self) -> None:
-        data = self._connection.recv(BUFFER_BYTES)
+        data = self.connection.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError
         self._received += data
+        if not self.is_open and not self._shake_hands():
+            return
         at = 0
-        while (end := _frame_end(self._received, at, len(self._received))) is not None:
-            self._check(bytes(self._received[at:end]))
+        while (end := _frame_end(self._received, at)) is not None:
+            self._take(bytes(self._received[at:end]))
             at = end
         del self._received[:at]
 
-    def _check(self, frame: bytes) -> None:
+    def _shake_hands(self) -> bool:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        if not self._received.startswith(b"HTTP/1.1 101 "):
+            first_line = self._received.decode(errors="replace").partition("\r\n")[0]
+            raise BenchError(f"the handshake was answered {first_line!r}")
+        del self._received[: end + 4]
+        self.connection.send(self._requests)
+        self.is_open = True
+        return True
+
+    def _take(self, frame: bytes) -> None:
+        payload = frame[_header_size(frame[1]) :]
+        if frame[0] == _FIN_CLOSE:
+            raise ConnectionResetError
+        if frame[0] == _FIN_PING:
+            self.connection.send(bytes((_FIN_PONG, 0x80 | len(payload))) + bytes(4) + payload)
+        else:
+            self._check(payload, len(frame))
+
+    def _check(self, text: bytes, frame_size: int) -> None:
         try:
-            message = json.loads(frame[_header_size(frame[1]) :])
+            message = json.loads(text)
         except ValueError as error:
             raise BenchError(f"a frame that is not JSON: {error}") from None
         match message["type"]:
@@ -235,42 +224,15 @@ class _Checked:
                 if sequence < before:
                     raise BenchError(f"stream {stream_id}: sequence {sequence} after {before}")
                 self._sequences[stream_id] = sequence
-                self.newest[stream_id] = frame
+                self.newest[stream_id] = text
                 self._load.frames += 1
-                self._load.bytes += len(frame)
+                self._load.bytes += frame_size
             case "Error":
                 raise BenchError(f"the server answered {message['code']}: {message['message']}")
 
 
-def _frame_end(data: bytes | bytearray, at: int, size: int) -> int | None:
-    """Where the frame that begins at `at` ends; None when it is not there as a whole.
-
-    Raises: BenchError when no frame of ours begins so.
-    """
-    if size - at < 2:
-        return None
-    length = data[at + 1]
-    if data[at] != _FIN_TEXT or length > 127:
-        raise BenchError(f"bytes {data[at]:#04x} {length:#04x} where an unmasked text frame must begin")
-    if length < 126:
-        end = at + 2 + length
-    elif length == 126:
-        if size - at < 4:
-            return None
-        end = at + 4 + (data[at + 2] << 8) + data[at + 3]
-    else:
-        if size - at < 10:
-            return None
-        end = at + 10 + int.from_bytes(data[at + 2 : at + 10])
-    return end if end <= size else None
-
-
-def _header_size(length: int) -> int:
-    return {126: 4, 127: 10}.get(length, 2)
-
-
-def _masked_text(text: bytes) -> bytes:
-    """A short text message from a client; the mask is zero, which leaves the text as it is."""
+def masked_text(text: bytes) -> bytes:
+    """A short text message from a client as a frame; the mask is zero, which leaves the text as it is."""
     head = (
         bytes((_FIN_TEXT, 0x80 | len(text)))
         if len(text) < 126
@@ -279,15 +241,27 @@ def _masked_text(text: bytes) -> bytes:
     return head + bytes(4) + text
 
 
-def _after_answer(data: bytes) -> bytes:
-    """What follows the answer to the handshake.
+def _frame_end(data: bytearray, at: int) -> int | None:
+    """Where the frame that begins at `at` ends; None when it is not there as a whole.
 
-    Raises: ConnectionResetError when there is none, BenchError when it is a refusal.
+    Raises: BenchError when no frame of a server of ours begins so.
     """
-    if not data:
-        raise ConnectionResetError
-    answer, _, rest = data.partition(b"\r\n\r\n")
-    if not answer.startswith(b"HTTP/1.1 101 "):
-        first_line = answer.decode(errors="replace").partition("\r\n")[0]
-        raise BenchError(f"the handshake was answered {first_line!r}")
-    return rest
+    size = len(data)
+    if size - at < 2:
+        return None
+    first, length = data[at], data[at + 1]
+    if first not in (_FIN_TEXT, _FIN_CLOSE, _FIN_PING) or length > 127:
+        raise BenchError(f"bytes {first:#04x} {length:#04x} where an unmasked frame must begin")
+    header = _header_size(length)
+    if size - at < header:
+        return None
+    if header > 2:
+        length = int.from_bytes(data[at + 2 : at + header])
+    if length > MAX_FRAME_BYTES:
+        raise BenchError(f"a frame of {length:,} bytes")
+    end = at + header + length
+    return end if end <= size else None
+
+
+def _header_size(length: int) -> int:
+    return {126: 4, 127: 10}.get(length, 2)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from market_depth.bench.errors import BenchError
+from market_depth.config import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,25 +26,42 @@ STOP_TIMEOUT_S = 8.0
 _ADDRESS = re.compile(rb"ws://127\.0\.0\.1:(\d+)/")
 
 
-class Process(NamedTuple):
-    """A server that accepts."""
+class Weight:
+    """What a running process costs; its id is enough to ask."""
 
-    pid: int
-    port: int
-    start_s: float
-    """From the start of the process until it said that it listens."""
-    log: Path
-    """What it writes to standard error."""
+    def __init__(self, pid: int) -> None:
+        """Raises: BenchError when there is no such process."""
+        self.pid = pid
+        # The kernel's clock of another process, as clock_getcpuclockid(3) makes its id. /proc counts in hundredths
+        # of a second, or by thread, and then forgets those that have ended.
+        self._clock = (~pid << 3) | 2
+        try:
+            self.cpu_s()
+        except OSError:
+            raise BenchError(f"there is no process {pid}") from None
 
     def cpu_s(self) -> float:
         """The CPU time of all its threads so far, ended ones too, user and system together, to the nanosecond."""
-        # The kernel's clock of another process, as clock_getcpuclockid(3) makes its id. /proc counts in hundredths
-        # of a second, or by thread, and then forgets those that have ended.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        return time.clock_gettime(self._clock)
 
     def resident_bytes(self) -> int:
         """Its memory in RAM."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors(self) -> int:
+        """How many files, sockets among them, it has open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+
+class Started(NamedTuple):
+    """A server that we started and that accepts."""
+
+    address: Address
+    weight: Weight
+    start_s: float
+    """From the start of the process until it said that it listens."""
+    log: Path
+    """What it writes to standard error."""
 
 
 def serve_command(*options: str) -> list[str]:
@@ -52,7 +70,7 @@ def serve_command(*options: str) -> list[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Process]:
+def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Started]:
     """A server that prints `ws://127.0.0.1:PORT/` when it accepts; it has ended when the block is left, however.
 
     Takes: the environment variables to set beside ours.
@@ -74,7 +92,8 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
                 raise BenchError(
                     f"{Path(command[0]).name} did not start: {lines[-1] if lines else 'no word of why'}"
                 )
-            yield Process(process.pid, port, time.monotonic() - started, Path(log.name))
+            address = Address("127.0.0.1", port)
+            yield Started(address, Weight(process.pid), time.monotonic() - started, Path(log.name))
         finally:
             try:
                 process.terminate()

@@ -1,10 +1,12 @@
 /* The yardstick of `bench fanout`: the least that a server in C does to send the same bytes to many clients.
 
-   It answers every WebSocket handshake with the same bytes, then writes one payload to every client each interval, one
-   send() a client. No feed, no encoding, no requests, no slow clients: one that does not take its payload whole is cut.
+   It answers every WebSocket handshake with the same bytes, then writes the same frames to every client each interval, one
+   send() a client; only their timestamps are those of the round. No feed, no encoding, no requests, no slow clients:
+   one that does not take its frames whole is cut.
 
-   usage: send_loop PAYLOAD_FILE INTERVAL_MS
-   Prints where it listens, on 127.0.0.1 at a free port, and ends when its standard input does. */
+   usage: send_loop MESSAGES_FILE INTERVAL_MS
+   MESSAGES_FILE has one message a line. Prints where it listens, on 127.0.0.1 at a free port, and ends when its
+   standard input does. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,15 +22,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PAYLOAD = 16 << 20, MAX_FD = 1 << 16, BACKLOG = 4096, EVENTS = 1024 };
+enum { MAX_PAYLOAD = 16 << 20, MAX_MESSAGES = 64, MAX_FD = 1 << 16, BACKLOG = 4096, EVENTS = 1024 };
 
 /* The answer to the key that the load generator sends, which is the example of RFC 6455. */
 static const char ANSWER[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-static char payload[MAX_PAYLOAD];
+static char payload[MAX_PAYLOAD]; /* the frames of one round, joined */
 static size_t payload_size;
+static char *stamps[MAX_MESSAGES]; /* where their timestamps stand */
+static int stamp_count;
 
 static int clients[MAX_FD]; /* the sockets that get the payload */
 static int client_count;
@@ -84,20 +88,57 @@ static void listen_to(int fd) {
     }
 }
 
+static void add_frame(const char *text, size_t size) {
+    static const char name[] = "\"timestamp\":\"";
+    if (payload_size + 10 + size > MAX_PAYLOAD || stamp_count == MAX_MESSAGES) {
+        fprintf(stderr, "too many messages\n");
+        exit(1);
+    }
+    char *frame = payload + payload_size;
+    *frame++ = (char)0x81;
+    int length_bytes = size < 126 ? 0 : size < 65536 ? 2 : 8;
+    *frame++ = length_bytes == 0 ? (char)size : length_bytes == 2 ? 126 : 127;
+    for (int i = length_bytes - 1; i >= 0; i--) *frame++ = (char)(size >> 8 * i);
+    memcpy(frame, text, size);
+    char *stamp = memmem(frame, size, name, sizeof name - 1);
+    if (stamp) stamps[stamp_count++] = stamp + sizeof name - 1;
+    payload_size = frame + size - payload;
+}
+
+static void read_messages(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file) fail(path);
+    char *line = NULL;
+    size_t room = 0;
+    for (ssize_t size; (size = getline(&line, &room, file)) > 0;) add_frame(line, line[size - 1] == '\n' ? size - 1 : size);
+    free(line);
+    fclose(file);
+}
+
+/* Timestamps with microseconds, such as 2026-11-20T16:41:03.123456Z; all have the same length. */
+static void stamp_frames(void) {
+    struct timespec now;
+    struct tm utc;
+    char text[64];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t size = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+    size += snprintf(text + size, sizeof text - size, ".%06ldZ", now.tv_nsec / 1000);
+    for (int i = 0; i < stamp_count; i++) memcpy(stamps[i], text, size);
+}
+
 static void send_to_all(void) {
+    stamp_frames();
     for (int i = client_count - 1; i >= 0; i--) /* backwards: a cut moves the last client into the gap */
         if (send(clients[i], payload, payload_size, MSG_NOSIGNAL) != (ssize_t)payload_size) cut(clients[i]);
 }
 
 int main(int argc, char **argv) {
     if (argc != 3) {
-        fprintf(stderr, "usage: send_loop PAYLOAD_FILE INTERVAL_MS\n");
+        fprintf(stderr, "usage: send_loop MESSAGES_FILE INTERVAL_MS\n");
         return 2;
     }
-    FILE *file = fopen(argv[1], "rb");
-    if (!file) fail(argv[1]);
-    payload_size = fread(payload, 1, sizeof payload, file);
-    fclose(file);
+    read_messages(argv[1]);
     uint64_t interval_ns = strtoull(argv[2], NULL, 10) * 1000000ull;
 
     struct rlimit limit;

@@ -25,6 +25,8 @@ from protocol.messages import Subscribe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from market_depth.config import Address
+
 MAX_ROUNDS = 50
 
 HELP_TIMEOUT_S = 30.0
@@ -117,16 +119,16 @@ def _help() -> float:
 
 
 def _start(environment: dict[str, str]) -> Start:
-    with running(serve_command(), environment) as server, Load(server.port, [SUBSCRIPTION]) as load:
+    with running(serve_command(), environment) as server, Load(server.address, [SUBSCRIPTION]) as load:
         accepting = time.monotonic()
         load.connect(1, CONNECT_TIMEOUT_S)
-        health = _health(server.port)
-        load.wait_for_payload(FIRST_DATA_TIMEOUT_S)
+        health = _health(server.address)
+        load.wait_for_messages(FIRST_DATA_TIMEOUT_S)
         first_data_s = time.monotonic() - accepting
         return Start(server.start_s, first_data_s, health, server.log.read_text().splitlines())
 
 
-def _health(port: int) -> str:
-    url = f"http://127.0.0.1:{port}/api/health"
+def _health(server: Address) -> str:
+    url = f"http://{server}/api/health"
     with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as answer:
         return str(json.load(answer)["state"])
