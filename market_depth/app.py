@@ -60,6 +60,9 @@ GC_THRESHOLDS = (20_000, 20, 50)
 """Garbage is collected this seldom, and what lives at the start never looked at: with Python's defaults a handshake
 costs twice as much."""
 
+RESERVED_DESCRIPTORS = 64
+"""For everything but connections: the port, feeds, recordings, and those that have ended and are not closed yet."""
+
 MAX_DESCRIPTORS = 65536
 """What we ask for where the system knows no limit."""
 
@@ -84,9 +87,17 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
         broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000)
         heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
-        gate = Gate()
+        gate = make_gate(config)
         counts = ServerCounts()
-        websocket = WebSocketServer(served, Limits(), broadcaster, heartbeats, clock, gate, counts)
+        limits = Limits(
+            max_message_bytes=config.max_message_bytes,
+            max_streams=config.max_streams,
+            messages_per_s=config.messages_per_second,
+            message_burst=config.message_burst,
+        )
+        websocket = WebSocketServer(
+            served, limits, broadcaster, heartbeats, clock, gate, counts, config.handshake_timeout_s
+        )
         started = trio.current_time()
         replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]
         routes: Routes = {
@@ -97,7 +108,6 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             **ReplayControl(replays).routes,
         }
         listener = Listener(websocket, routes)
-        raise_descriptor_limit()
         try:
             sockets = await open_listeners(*config.address)
         except OSError as error:
@@ -114,8 +124,9 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                         accepting.start_soon(listener.run, listening, nursery)
                     announce(address, list(served))
                     logger.info("listening addr=%s symbols=%s", address, ",".join(served))
-                    if replays and not address.is_loopback:
-                        logger.warning("whoever reaches %s can control the replays", address)
+                    if config.token is None and not address.is_loopback:
+                        what = "see the markets and control the replays" if replays else "see the markets"
+                        logger.warning("whoever reaches %s can %s", address, what)
                     nursery.start_soon(broadcaster.run)
                     nursery.start_soon(heartbeats.run)
                     nursery.start_soon(run_markets, markets, broadcaster)
@@ -188,7 +199,7 @@ async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) 
         feeds.append(feed)
 
     try:
-        pacing = choose_pacing(config.speed, config.rate)
+        pacing = choose_pacing(1 if config.speed is None else config.speed, config.rate)
         if config.simulated_symbols:
             from market_depth.feeds.simulated import SimulatedFeed
 
@@ -267,12 +278,26 @@ def health_page(markets: list[LiveMarket], uptime_s: float, clients: int, stream
     return json_page(content, HTTPStatus.OK if is_ok else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def raise_descriptor_limit() -> None:
-    """Allow as many connections as the system lets us have: each takes a file descriptor."""
+def make_gate(config: ServeConfig) -> Gate:
+    """The rules of the port. There is room for no more connections than the system lets us have."""
+    room = max(1, raise_descriptor_limit() - RESERVED_DESCRIPTORS)
+    if room < config.max_connections:
+        logger.warning("only %d connections possible: the system allows no more open files", room)
+    return Gate(
+        token=config.token,
+        allowed_origins=config.allow_origin,
+        max_connections=min(config.max_connections, room),
+        max_connections_per_host=config.max_connections_per_host,
+    )
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many file descriptors as the system lets us have: each connection takes one. Returns: how many."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if most == resource.RLIM_INFINITY else most
     if wanted > allowed:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-        except (OSError, ValueError) as error:  # some systems have a lower limit of their own
-            logger.warning("only %d connections possible: %s", allowed, error)
+        except (OSError, ValueError):  # some systems have a lower limit of their own
+            return allowed
+    return max(wanted, allowed)

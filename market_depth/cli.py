@@ -5,7 +5,7 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +14,13 @@ from market_depth.exits import FAILED, WRONG_CALL, complain, fail
 from market_depth.logging import TRACE, LogLevel
 from market_depth.publish.command import publish as publish_command
 from market_depth.rebuild.command import replay as replay_command
+from market_depth.settings import EPILOG, SettingsCommand, load_config_file, setting
 from market_depth.store.command import record as record_command
 
 if TYPE_CHECKING:
-    from market_depth.config import Address
+    from pydantic import ValidationError
 
-SETTINGS_EPILOG = (
-    "Each option can also be given in the environment (--addr as MARKET_DEPTH_ADDR, and so on) or in the TOML file that "
-    "--config names; flags win over the environment, the environment wins over the file. Several values of one "
-    "option stand in the environment with a blank between, files with a colon."
-)
+    from market_depth.config import Address
 
 app = typer.Typer(
     name="market-depth",
@@ -77,102 +74,17 @@ def top_level(
     """Options of the command itself."""
 
 
-def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the defaults of all options from a TOML file; flags and environment win over it."""
-    if path is None:
-        return None
-    import tomllib
-
-    try:
-        settings = tomllib.loads(path.read_text())
-    except OSError as error:
-        fail(f"{path}: {error.strerror}", WRONG_CALL)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        fail(f"{path}: {error}", WRONG_CALL)
-    options = {
-        parameter.name: parameter for parameter in context.command.params if parameter.name != "_config"
-    }
-    defaults: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = key.replace("-", "_")
-        if name not in options:
-            fail(f"{path}: unknown setting {key!r}", WRONG_CALL)
-        # A list and its short form mean the same: `symbols = ["A", "B"]` is "A,B", `replay = "F"` is ["F"].
-        if options[name].multiple and isinstance(value, str):
-            defaults[name] = [value]
-        elif isinstance(value, list) and not options[name].multiple:
-            defaults[name] = ",".join(map(str, value))
-        else:
-            defaults[name] = value
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return path
-
-
-def setting(flag: str, explanation: str, **details: Any) -> Any:
-    """An option that the environment and a settings file may give, too."""
-    variable = "MARKET_DEPTH_" + flag.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(flag, envvar=variable, show_envvar=False, help=explanation, **details)
-
-
-@app.command(epilog=SETTINGS_EPILOG)
+@app.command(cls=SettingsCommand, epilog=EPILOG)
 def serve(
     addr: Annotated[
         str, setting("--addr", "Where to listen; port 0 takes a free one.", metavar="HOST:PORT")
     ] = "127.0.0.1:8080",
-    log_level: Annotated[
-        LogLevel, setting("--log-level", "How much to tell.", case_sensitive=False)
-    ] = LogLevel.INFO,
-    symbols: Annotated[
-        str | None,
-        setting(
-            "--symbols",
-            "Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay or --feed.",
-            metavar="A,B,…",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, setting("--seed", "Seed of the simulation: the same seed, the same market.", metavar="N")
-    ] = 0,
-    scenario: Annotated[
-        str, setting("--scenario", "Kind of market to simulate: calm, busy, trend or burst.", metavar="NAME")
-    ] = "busy",
-    events_per_second: Annotated[
-        float | None,
-        setting(
-            "--events-per-second",
-            "Simulated events a second for each symbol. By default the scenario's.",
-            metavar="N",
-        ),
-    ] = None,
     interval_ms: Annotated[
         int, setting("--interval-ms", "Time between two snapshots of a stream.", metavar="MS")
     ] = 300,
-    replay: Annotated[
-        list[Path] | None,
-        setting("--replay", "DBN file to replay (.dbn, .dbn.zst); repeatable.", metavar="FILE"),
-    ] = None,
-    speed: Annotated[
-        str, setting("--speed", "Speed of a replay: a factor of recorded time, or max.", metavar="FACTOR")
-    ] = "1",
-    rate: Annotated[
-        float | None,
-        setting("--rate", "Replay N records a second instead of recorded time.", metavar="N"),
-    ] = None,
-    loop: Annotated[bool, setting("--loop", "Start a replay again when it ends.")] = False,
-    limit: Annotated[int | None, setting("--limit", "Replay only the first N records.", metavar="N")] = None,
-    feed: Annotated[
-        list[str] | None,
-        setting(
-            "--feed",
-            "Live gateway to take (DBN over TCP), with ?dataset=…&symbols=A,B behind the port if need be; repeatable. "
-            "Its key is read from MARKET_DEPTH_FEED_KEY.",
-            metavar="tcp://HOST:PORT",
-        ),
-    ] = None,
-    record: Annotated[
-        Path | None,
-        setting("--record", "Record every feed into a DBN file in this directory.", metavar="DIR"),
-    ] = None,
+    log_level: Annotated[
+        LogLevel, setting("--log-level", "How much to tell.", case_sensitive=False)
+    ] = LogLevel.INFO,
     _config: Annotated[
         Path | None,
         setting(
@@ -183,6 +95,149 @@ def serve(
             is_eager=True,
         ),
     ] = None,
+    symbols: Annotated[
+        str | None,
+        setting(
+            "--symbols",
+            "Symbols to simulate. By default BTCUSD,ETHUSD,ADAUSD; none with --replay or --feed.",
+            group="Simulation",
+            metavar="A,B,…",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        setting(
+            "--seed",
+            "Seed of the simulation: the same seed, the same market.",
+            group="Simulation",
+            metavar="N",
+        ),
+    ] = 0,
+    scenario: Annotated[
+        str,
+        setting(
+            "--scenario",
+            "Kind of market to simulate: calm, busy, trend or burst.",
+            group="Simulation",
+            metavar="NAME",
+        ),
+    ] = "busy",
+    events_per_second: Annotated[
+        float | None,
+        setting(
+            "--events-per-second",
+            "Simulated events a second for each symbol. By default the scenario's.",
+            group="Simulation",
+            metavar="N",
+        ),
+    ] = None,
+    replay: Annotated[
+        list[Path] | None,
+        setting(
+            "--replay", "DBN file to replay (.dbn, .dbn.zst); repeatable.", group="Replay", metavar="FILE"
+        ),
+    ] = None,
+    speed: Annotated[
+        str | None,
+        setting(
+            "--speed",
+            "A factor of recorded time, or max. By default 1.",
+            group="Replay",
+            metavar="FACTOR",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        setting("--rate", "N records a second instead of recorded time.", group="Replay", metavar="N"),
+    ] = None,
+    loop: Annotated[bool, setting("--loop", "Start again at the end.", group="Replay")] = False,
+    limit: Annotated[
+        int | None, setting("--limit", "Only the first N records.", group="Replay", metavar="N")
+    ] = None,
+    feed: Annotated[
+        list[str] | None,
+        setting(
+            "--feed",
+            "Live gateway to take (DBN over TCP), with ?dataset=…&symbols=A,B behind the port if need be; repeatable. "
+            "Its key is read from MARKET_DEPTH_FEED_KEY.",
+            group="Live feeds and recording",
+            metavar="tcp://HOST:PORT",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        setting(
+            "--record",
+            "Record every feed into a DBN file in this directory.",
+            group="Live feeds and recording",
+            metavar="DIR",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        setting(
+            "--token",
+            "What clients must show. Better in the environment (MARKET_DEPTH_TOKEN) or the file: other users of this "
+            "machine can read a command line. Required when other machines reach the address.",
+            group="Access",
+            metavar="TEXT",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, setting("--insecure", "Let other machines in without a token.", group="Access")
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        setting(
+            "--allow-origin",
+            "Let web pages from there use this server, such as https://depth.example.org; * for all; repeatable. "
+            "Pages of this server may, and those of a browser's own machine may open a WebSocket.",
+            group="Access",
+            metavar="ORIGIN",
+        ),
+    ] = None,
+    max_connections: Annotated[
+        int, setting("--max-connections", "Connections at a time.", group="Limits", metavar="N")
+    ] = 16_000,
+    max_connections_per_host: Annotated[
+        int | None,
+        setting(
+            "--max-connections-per-host",
+            "Connections at a time from one address (IPv6: from one /64). By default 256, and any number from this "
+            "machine.",
+            group="Limits",
+            metavar="N",
+        ),
+    ] = None,
+    handshake_timeout_s: Annotated[
+        float,
+        setting(
+            "--handshake-timeout-s",
+            "Time a client has for a request's head, for the WebSocket handshake and for the token.",
+            group="Limits",
+            metavar="S",
+        ),
+    ] = 10,
+    max_message_bytes: Annotated[
+        int,
+        setting("--max-message-bytes", "Size of a client's message.", group="Limits", metavar="N"),
+    ] = 65_536,
+    max_streams: Annotated[
+        int, setting("--max-streams", "Streams of a connection.", group="Limits", metavar="N")
+    ] = 256,
+    messages_per_second: Annotated[
+        float,
+        setting(
+            "--messages-per-second",
+            "Messages of a connection in the long run.",
+            group="Limits",
+            metavar="N",
+        ),
+    ] = 50,
+    message_burst: Annotated[
+        int,
+        setting("--message-burst", "Messages of a connection at once.", group="Limits", metavar="N"),
+    ] = 100,
 ) -> None:
     """Serve depth of many symbols over one WebSocket, until Ctrl-C."""
     import trio
@@ -198,6 +253,16 @@ def serve(
             {
                 "address": parse_address(addr),
                 "interval_ms": interval_ms,
+                "token": token,
+                "insecure": insecure,
+                "allow_origin": tuple(allow_origin or ()),
+                "max_connections": max_connections,
+                "max_connections_per_host": max_connections_per_host,
+                "handshake_timeout_s": handshake_timeout_s,
+                "max_message_bytes": max_message_bytes,
+                "max_streams": max_streams,
+                "messages_per_second": messages_per_second,
+                "message_burst": message_burst,
                 "symbols": None if symbols is None else tuple(name.strip() for name in symbols.split(",")),
                 "seed": seed,
                 "scenario": scenario,
@@ -212,12 +277,7 @@ def serve(
             }
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        message = first["msg"]
-        is_own = first["type"] == "value_error"
-        reason = message.removeprefix("Value error, ") if is_own else f"{first['input']}: {message.lower()}"
-        fail(f"--{option}: {reason}", WRONG_CALL)
+        fail(wrong_setting(error), WRONG_CALL)
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     try:
@@ -225,6 +285,18 @@ def serve(
     except application.StartError as error:
         logging.getLogger("market_depth").log(TRACE, "cannot start", exc_info=error)
         fail(str(error), WRONG_CALL if isinstance(error, application.WrongCallError) else FAILED)
+
+
+def wrong_setting(error: "ValidationError") -> str:
+    """What is wrong with the first of the settings that are."""
+    first = error.errors()[0]
+    problem = first["msg"]
+    if first["type"] == "value_error":  # our own words
+        problem = problem.removeprefix("Value error, ")
+    else:
+        problem = f"{first['input']}: {problem.lower()}"
+    # What several settings say together belongs to none of them.
+    return f"--{str(first['loc'][0]).replace('_', '-')}: {problem}" if first["loc"] else problem
 
 
 @app.command()

@@ -1,10 +1,13 @@
 """What `serve` was told to do, checked: the values that `market_depth.app` hands to the parts."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from protocol.messages import MAX_TOKEN_LENGTH
 
 
 class Address(NamedTuple):
@@ -53,6 +56,36 @@ def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return symbols
 
 
+def _token(text: str) -> str:
+    # The text is not repeated: it is a secret, even where it is no token.
+    if not (0 < len(text) <= MAX_TOKEN_LENGTH and all("!" <= letter <= "~" for letter in text)):
+        raise ValueError(
+            f"a token has 1 to {MAX_TOKEN_LENGTH} letters, digits and signs of ASCII, and no blanks"
+        )
+    return text
+
+
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
+_USUAL_PORTS = {("http", "80"), ("https", "443")}
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers spell it: in lower case, without a path, and without the scheme's usual port."""
+    if text in ("*", "null"):
+        return text
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not an origin: SCHEME://HOST[:PORT] is expected, such as https://depth.example.org"
+        )
+    scheme, host, port = match.groups()
+    return (
+        f"{scheme}://{host}"
+        if port is None or (scheme, port) in _USUAL_PORTS
+        else f"{scheme}://{host}:{port}"
+    )
+
+
 DEFAULT_SYMBOLS = ("BTCUSD", "ETHUSD", "ADAUSD")
 
 
@@ -67,6 +100,19 @@ class ServeConfig(BaseModel):
     address: Address = Address("127.0.0.1", 8080)
     interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 300
 
+    token: Annotated[Annotated[str, AfterValidator(_token)] | None, Field(repr=False)] = None
+    insecure: bool = False
+    """Whether a server that other machines reach may do without a token."""
+    allow_origin: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 16_000
+    max_connections_per_host: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_message_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 65_536
+    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 256
+    messages_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 50
+    message_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    handshake_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = 10
+
     symbols: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = None
     """Simulated symbols; by default DEFAULT_SYMBOLS, or none when there is another feed."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -74,7 +120,8 @@ class ServeConfig(BaseModel):
     events_per_second: float | None = None
 
     replay: tuple[Path, ...] = ()
-    speed: str = "1"
+    speed: str | None = None
+    """By default that of the recording."""
     rate: float | None = None
     loop: bool = False
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -84,6 +131,28 @@ class ServeConfig(BaseModel):
 
     record: Path | None = None
     """The directory that every feed is recorded into."""
+
+    @model_validator(mode="after")
+    def _is_of_a_piece(self) -> Self:
+        """What one option asks for, no other contradicts."""
+        if self.token is None and not self.insecure and not self.address.is_loopback:
+            raise ValueError(
+                f"{self.address} can be reached from other machines: ask clients for a token (--token, or MARKET_DEPTH_TOKEN in "
+                "the environment), or serve everybody (--insecure)"
+            )
+        if self.speed is not None and self.rate is not None:
+            raise ValueError("--speed and --rate exclude each other")
+        if not self.replay:
+            given = {
+                "speed": self.speed is not None,
+                "rate": self.rate is not None,
+                "loop": self.loop,
+                "limit": self.limit is not None,
+            }
+            for option, is_given in given.items():
+                if is_given:
+                    raise ValueError(f"--{option} is about a replay: name its file with --replay")
+        return self
 
     @property
     def simulated_symbols(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ PACKAGES = ["protocol", "simulator", "market_depth"]
 
 ROOMS = [
     {"book", "clock", "config", "exits", "logging", "metrics"},
-    {"feeds", "stream", "client"},
+    {"feeds", "stream", "client", "settings"},
     {"store"},
     {"server", "publish", "rebuild"},
     {"live_market"},

@@ -30,8 +30,8 @@ from market_depth.metrics import Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MAX_CONNECTIONS = 20_000
-"""Twice the clients that one core serves well; at 20 kB each they take 400 MB."""
+MAX_CONNECTIONS = 16_000
+"""More than one core serves well, and fewer than the open files that most systems allow; 320 MB at 20 kB each."""
 
 MAX_CONNECTIONS_PER_HOST = 256
 """A team behind one address has some bots and some tabs in its browsers; thousands of sockets from there are an attack."""

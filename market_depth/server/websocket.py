@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S = 10.0
-HELLO_TIMEOUT_S = 10.0
-"""How long a client may take to show the token, if it came without one."""
-
 CLOSE_TIMEOUT_S = 1.0
 """How long a client has to answer our close frame."""
 
@@ -58,7 +55,9 @@ class WebSocketServer:
         clock: Clock,
         gate: Gate,
         counts: ServerCounts,
+        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
     ) -> None:
+        """A client may take `handshake_timeout_s` for its handshake, and as long again to show the token."""
         self._served = served
         self._limits = limits
         self._broadcaster = broadcaster
@@ -66,6 +65,7 @@ class WebSocketServer:
         self._clock = clock
         self._gate = gate
         self._counts = counts
+        self._handshake_timeout_s = handshake_timeout_s
         self._connections: dict[WebSocketConnection, _Client] = {}
         self.too_big = text_frame(encode(error_frame(MessageTooBig(limits.max_message_bytes))))
         """The frame that goes before a close 1009."""
@@ -142,7 +142,7 @@ class WebSocketServer:
         self, stream: DirectStream, nursery: trio.Nursery, subprotocol: str | None
     ) -> WebSocketConnection | None:
         # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
-        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as limit:
+        with trio.move_on_after(self._handshake_timeout_s) as limit:
 
             async def give_up_when_closed() -> None:
                 await stream.closed.wait()
@@ -163,7 +163,7 @@ class WebSocketServer:
 
     async def _meet(self, connection: WebSocketConnection, client: _Client) -> None:
         """Return when the client has shown the token, if it has to. Who takes too long is let go."""
-        with trio.move_on_after(HELLO_TIMEOUT_S):
+        with trio.move_on_after(self._handshake_timeout_s):
             while not client.session.is_authorised:
                 await self._answer_next(connection, client)
         if not client.session.is_authorised:

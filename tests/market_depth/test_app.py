@@ -9,17 +9,28 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from market_depth.app import health_page, make_engines, raise_descriptor_limit
+from market_depth import app as app_module
+from market_depth.app import (
+    RESERVED_DESCRIPTORS,
+    health_page,
+    make_engines,
+    make_gate,
+    raise_descriptor_limit,
+)
 from market_depth.book.engine import BookEngine
 from market_depth.book.soundness import CheckedBookEngine
+from market_depth.config import ServeConfig
 from market_depth.feeds.base import ChannelFeed, FeedError
 from market_depth.live_market import LiveMarket
 from market_depth.logging import LogLevel, configure
+from market_depth.metrics import Refusal
 from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.gate import MAX_CONNECTIONS
+from market_depth.server.websocket import HANDSHAKE_TIMEOUT_S
 from market_depth.stream.publisher import Publisher
 from protocol.events import Action, Flag, OrderEvents, Side, order_events
 from protocol.instrument import SCALE, Instrument
-from protocol.session import Subscription
+from protocol.session import Limits, Subscription
 from tests.market_depth.server.test_broadcaster import WrittenStream
 
 if TYPE_CHECKING:
@@ -165,12 +176,37 @@ def test_at_log_level_trace_the_books_are_checked(own_logging: None) -> None:
     assert (type(checked), type(plain)) == (CheckedBookEngine, BookEngine)
 
 
+def test_the_limits_of_the_parts_are_the_defaults() -> None:
+    config = ServeConfig()
+    limits = Limits()
+    assert config.max_connections == MAX_CONNECTIONS
+    assert config.handshake_timeout_s == HANDSHAKE_TIMEOUT_S
+    assert (config.max_message_bytes, config.max_streams) == (limits.max_message_bytes, limits.max_streams)
+    assert (config.messages_per_second, config.message_burst) == (
+        limits.messages_per_s,
+        limits.message_burst,
+    )
+
+
+def test_there_is_room_for_no_more_connections_than_the_system_allows_files(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app_module, "raise_descriptor_limit", lambda: RESERVED_DESCRIPTORS + 2)
+    gate = make_gate(ServeConfig())
+    assert [gate.enter("127.0.0.1") for _ in range(3)] == [None, None, Refusal.SERVER_FULL]
+    [warning] = caplog.records
+    assert warning.getMessage().startswith("only 2 connections possible")
+    gate = make_gate(ServeConfig(max_connections=1))
+    assert [gate.enter("127.0.0.1") for _ in range(2)] == [None, Refusal.SERVER_FULL]
+    assert len(caplog.records) == 1
+
+
 def test_as_many_descriptors_are_allowed_as_the_system_permits() -> None:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raise_descriptor_limit()
     try:
+        assert raise_descriptor_limit() == before[1]
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

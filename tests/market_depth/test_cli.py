@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -34,8 +35,8 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_logging: None
 ) -> Callable[..., Call]:
     """Runs the command in this process, in an environment that sets nothing."""
-    for option in ("addr", "config", "log_level", "symbols", "seed", "interval_ms"):
-        monkeypatch.delenv(f"MARKET_DEPTH_{option.upper()}", raising=False)
+    for name in [*ServeConfig.model_fields, "addr", "config", "log_level"]:
+        monkeypatch.delenv(f"MARKET_DEPTH_{name.upper()}", raising=False)
 
     def call(*arguments: str, **environment: str) -> Call:
         with monkeypatch.context() as changed:
@@ -74,14 +75,26 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
         (["--symbols", "BTCUSD,BTCUSD"], "--symbols: 'BTCUSD' is listed more than once"),
         (["--symbols", ""], "symbol '' is malformed"),
         (["--symbols", "b t"], "symbol 'b t' is malformed"),
-        (["--speed", "-1"], "a speed of -1 is not possible; give a factor"),
-        (["--speed", "fast"], "a speed of fast is not possible"),
+        (["--replay", "a.dbn", "--speed", "-1"], "a speed of -1 is not possible; give a factor"),
+        (["--replay", "a.dbn", "--speed", "fast"], "a speed of fast is not possible"),
         (["--interval-ms", "9"], "--interval-ms: 9: input should be greater than or equal to 10"),
         (["--interval-ms", "60001"], "--interval-ms: "),
         (["--interval-ms", "soon"], "'--interval-ms': "),
         (["--seed", "-1"], "--seed: "),
-        (["--rate", "0"], "a rate of 0"),
-        (["--limit", "0"], "--limit: "),
+        (["--replay", "a.dbn", "--rate", "0"], "a rate of 0"),
+        (["--replay", "a.dbn", "--limit", "0"], "--limit: "),
+        (["--replay", "a.dbn", "--rate", "1", "--speed", "1"], "--speed and --rate exclude each other"),
+        (["--speed", "1"], "--speed is about a replay: name its file with --replay"),
+        (["--rate", "1"], "--rate is about a replay"),
+        (["--loop"], "--loop is about a replay"),
+        (["--limit", "1", "--feed", "tcp://127.0.0.1:1"], "--limit is about a replay"),
+        (
+            ["--allow-origin", "evil.example"],
+            "'evil.example' is not an origin: SCHEME://HOST[:PORT] is expected",
+        ),
+        (["--token", ""], "--token: a token has 1 to 512 letters, digits and signs of ASCII, and no blanks"),
+        (["--max-connections", "0"], "--max-connections: 0: input should be greater than or equal to 1"),
+        (["--messages-per-second", "nan"], "--messages-per-second: "),
         (["--events-per-second", "nan"], "nan events a second are not possible"),
         (["--log-level", "loud"], "'--log-level': "),
         (["--config", "missing.toml"], "missing.toml: "),
@@ -95,6 +108,75 @@ def test_a_wrong_call_is_code_2_and_a_clear_line(
     call = run("serve", *arguments)
     assert (call.exit_code, call.stdout) == (2, "")
     assert expected in call.message
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", "depth.example.org:80"])
+def test_an_address_that_others_reach_needs_a_token_or_the_word_that_it_needs_none(
+    address: str, run: Callable[..., Call], served: list[ServeConfig]
+) -> None:
+    call = run("serve", "--addr", address)
+    assert (call.exit_code, call.stdout, served) == (2, "", [])
+    assert f"{address} can be reached from other machines" in call.message
+    assert "--token" in call.message
+    assert "--insecure" in call.message
+    assert run("serve", "--addr", address, "--token", "a").exit_code == 0
+    assert run("serve", "--addr", address, MARKET_DEPTH_TOKEN="b").exit_code == 0
+    assert run("serve", "--addr", address, "--insecure").exit_code == 0
+    assert [config.token for config in served] == ["a", "b", None]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.3.2.1:0", "[::1]:0", "localhost:0"])
+def test_an_address_of_this_machine_needs_no_token(
+    address: str, run: Callable[..., Call], served: list[ServeConfig]
+) -> None:
+    assert run("serve", "--addr", address).exit_code == 0
+    assert len(served) == 1
+
+
+@pytest.mark.parametrize("token", ["two words", "tökén", "x" * 513])
+def test_a_wrong_token_is_not_repeated(token: str, run: Callable[..., Call], tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(f'token = "{token}"')
+    for call in (
+        run("serve", "--token", token),
+        run("serve", MARKET_DEPTH_TOKEN=token),
+        run("serve", "--config", str(path)),
+    ):
+        assert call.exit_code == 2
+        assert token not in call.message
+
+
+def test_limits_and_access_can_be_set_by_flag_environment_and_file(
+    run: Callable[..., Call], served: list[ServeConfig], tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "token": "secret",
+        "insecure": True,
+        "allow_origin": ["https://a.example", "null"],
+        "max_connections": 7,
+        "max_connections_per_host": 3,
+        "handshake_timeout_s": 1.5,
+        "max_message_bytes": 2048,
+        "max_streams": 2,
+        "messages_per_second": 0.5,
+        "message_burst": 4,
+    }
+    path = tmp_path / "settings.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+    flags = []
+    for name, value in settings.items():
+        flag = "--" + name.replace("_", "-")
+        values = value if isinstance(value, list) else [value]
+        flags += [flag] if value is True else [part for text in values for part in (flag, str(text))]
+    environment = {
+        f"MARKET_DEPTH_{name.upper()}": " ".join(value) if isinstance(value, list) else str(value)
+        for name, value in settings.items()
+    }
+    for call in (run("serve", *flags), run("serve", **environment), run("serve", "--config", str(path))):
+        assert (call.exit_code, call.stderr) == (0, "")
+    expected = ServeConfig.model_validate(settings)
+    assert expected.model_dump() != ServeConfig().model_dump()
+    assert served == [expected] * 3
 
 
 @pytest.mark.parametrize(
@@ -124,7 +206,7 @@ def test_flags_win_over_the_environment_over_the_file_over_defaults(
     run: Callable[..., Call], served: list[ServeConfig], tmp_path: Path
 ) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text('seed = 1\ninterval-ms = 111\nsymbols = "ADAUSD"\nspeed = 2\n')
+    path.write_text('seed = 1\ninterval-ms = 111\nsymbols = "ADAUSD"\nspeed = 2\nreplay = "a.dbn"\n')
     options = ["serve", "--config", str(path)]
     environment = {"MARKET_DEPTH_SEED": "2", "MARKET_DEPTH_INTERVAL_MS": "222"}
     assert run(*options, "--seed", "3", **environment).exit_code == 0
@@ -226,6 +308,19 @@ def test_help_is_there_for_each_command(command: list[str], option: str, run: Ca
     call = run(*command, option)
     assert (call.exit_code, call.stderr) == (0, "")
     assert call.stdout.startswith("Usage: ")
+
+
+def test_help_of_serve_has_a_heading_for_each_group(run: Callable[..., Call]) -> None:
+    text = run("serve", "--help").stdout
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "Options:",
+        "Simulation:",
+        "Replay:",
+        "Live feeds and recording:",
+        "Access:",
+        "Limits:",
+    ]
 
 
 def test_help_of_serve_names_every_setting(run: Callable[..., Call]) -> None:
