@@ -1,7 +1,7 @@
 """Recorded DBN files, plain or compressed with zstd, of every DBN version: what they hold, and their order events.
 
 Reading blocks on the disk and needs no event loop: a replay calls it in a thread, other programs directly.
-Source: the DBN encoding as databento_dbn reads it, which also decodes the metadata here.
+Source: the DBN encoding as databento_dbn reads it.
 """
 
 import logging
@@ -17,19 +17,22 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from databento_dbn import DBNError, Metadata, RType, Schema
+from databento_dbn import Metadata, RType, Schema
 
 from market_depth.feeds.base import FeedError
+from market_depth.feeds.dbn_decoding import WORD
 from market_depth.feeds.dbn_definitions import definitions_path, read_definitions, with_steps
 from market_depth.feeds.dbn_instruments import instruments_in, mapped_symbols
-from market_depth.feeds.dbn_records import (
-    CHUNK_BYTES,
-    WORD,
-    Bytes,
-    ByteStream,
-    DamagedFileError,
-    RecordReader,
+from market_depth.feeds.dbn_metadata import (
+    MAGIC,
+    NEWEST_VERSION,
+    PREFIX_BYTES,
+    BadMetadataError,
+    UnknownVersionError,
+    decoded_metadata,
+    metadata_size,
 )
+from market_depth.feeds.dbn_records import CHUNK_BYTES, ByteStream, DamagedFileError, RecordReader
 from market_depth.feeds.recording import Place
 from market_depth.feeds.zstd import MAGIC as MAGIC_ZSTD
 from market_depth.feeds.zstd import ZstdStream, is_skippable
@@ -38,16 +41,7 @@ from protocol.instrument import Instrument
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"DBN"
 MAGIC_DBZ = b"DBZ"  # inside a skippable frame of zstd
-
-NEWEST_VERSION = 3
-
-PREFIX_BYTES = 8
-"""Magic, version, and the length of the metadata that follow."""
-
-MIN_METADATA_BYTES = 120
-"""What empty metadata take, in every version. databento_dbn does not survive some shorter ones."""
 
 MAX_METADATA_BYTES = 1 << 30
 """More is damage: every option of the US market over a year stays below."""
@@ -102,8 +96,8 @@ class DbnFile:
         self.left_out = 0
         """How many order events were dropped because nothing at the beginning named their instrument."""
         self._file = _open(path)
-        self._stream: ByteStream = self._file
         try:
+            self._stream = self._content()
             metadata, self._body_offset = self._read_metadata()
             if metadata.schema not in (Schema.MBO, None):
                 raise self._wrong_schema(str(metadata.schema))
@@ -112,7 +106,9 @@ class DbnFile:
             # Recordings of ours have definitions, and an end once they are closed.
             self._is_unfinished = definitions is not None and metadata.end is None
             self._definitions = definitions or {}
-            self._reader = self._reader_at_body()
+            self._reader = RecordReader(
+                self._stream, self.name, ts_out=self._ts_out, offset=self._body_offset
+            )
             first = self._read_on()
             if metadata.schema is None and not len(first):  # a live capture: its records tell what it holds
                 raise self._wrong_schema(
@@ -124,6 +120,7 @@ class DbnFile:
         except BaseException:
             self._file.close()
             raise
+        self._chunks_kept: int | None = None
         self._first = first
         self._next: OrderEvents | None = first
         times = first["ts_recv"]
@@ -186,14 +183,20 @@ class DbnFile:
     def _taken_symbols(self) -> set[str]:
         return {instrument.symbol for instrument in self.instruments}
 
-    def read(self, buffer: Bytes | None = None) -> OrderEvents:
+    def use_memory_again(self, chunks_kept: int) -> None:
+        """From now on let the events of a `read` be gone, their memory used again, with the `chunks_kept`th after it.
+
+        For who reads a whole file: mapping fresh memory takes about as long as reading into it.
+        """
+        self._chunks_kept = self._reader.chunks_kept = chunks_kept
+
+    def read(self) -> OrderEvents:
         """The next order events, contiguous and aligned, about 16,384 of them at most; none at the end.
 
-        `buffer` is memory to read into, as for `RecordReader.read`.
         Raises: DamagedFileError, after everything before the damage has been returned.
         """
         while True:
-            events = self._read_on(buffer) if self._next is None else self._next
+            events = self._read_on() if self._next is None else self._next
             self._next = None
             if self._late_instruments:
                 return events
@@ -211,24 +214,23 @@ class DbnFile:
     def _ids(self) -> npt.NDArray[np.uint32]:
         return np.array([instrument.instrument_id for instrument in self.instruments], np.uint32)
 
-    def _read_on(self, buffer: Bytes | None = None) -> OrderEvents:
+    def _read_on(self) -> OrderEvents:
         """The reader's next order events; an unfinished recording does not end without a word."""
         try:
-            events = self._reader.read(buffer)
+            events = self._reader.read()
         except DamagedFileError as damage:
             if not self._is_unfinished:
                 raise
             raise DamagedFileError(self.name, damage.problem, LOST) from damage
         if self._is_unfinished and not len(events) and self._reader.events_read:
+            reader = self._reader
             raise DamagedFileError(
-                self.name, f"was not closed, after {self._reader.events_read:,} order events", LOST
+                self.name,
+                f"was not closed, and ends at byte {reader.offset:,} (record {reader.records_read + 1:,}), "
+                f"after {reader.events_read:,} order events",
+                LOST,
             )
         return events
-
-    def rewind(self) -> None:
-        """Go back to the first order event."""
-        self._next = None
-        self._reader = self._reader_at_body()
 
     def place(self) -> Place:
         """Where the next `read` begins, for `go_to`."""
@@ -249,12 +251,14 @@ class DbnFile:
         self._next = None
         stream = self._stream
         if isinstance(stream, ZstdStream):
-            if not place.frame.content_offset <= stream.offset <= place.offset:
+            is_before = place.frame.content_offset <= stream.offset <= place.offset
+            if self._reader.is_damaged or not is_before:
                 stream = self._stream = ZstdStream(self._file, place.frame)
             yield from self._skip(stream, place.offset)
         else:
             self._file.seek(place.offset)
         self._reader = RecordReader(stream, self.name, ts_out=self._ts_out, offset=place.offset)
+        self._reader.chunks_kept = self._chunks_kept
         self._reader.records_read, self._reader.events_read = place.records, place.events
 
     def _skip(self, stream: ZstdStream, offset: int) -> Iterator[None]:
@@ -294,34 +298,28 @@ class DbnFile:
 
     def _read_metadata(self) -> tuple[Metadata, int]:
         """The metadata, and where the records start in the content."""
-        content = self._content()
-        prefix = self._read_header(content, PREFIX_BYTES)
+        prefix = self._read_header(PREFIX_BYTES)
         if prefix[: len(MAGIC)] != MAGIC:
             raise self._not_dbn(prefix)
         if len(prefix) < PREFIX_BYTES:
             raise self._broken_metadata(len(prefix))
-        version = prefix[3]
-        if not 1 <= version <= NEWEST_VERSION:
-            raise NotDbnError(
-                self.name, f"is DBN version {version}", f"versions 1 to {NEWEST_VERSION} can be read"
-            )
-        size = int.from_bytes(prefix[4:], "little")
-        encoded = self._read_header(content, size) if size <= MAX_METADATA_BYTES else b""
-        if len(encoded) < max(size, MIN_METADATA_BYTES):
-            raise self._broken_metadata(PREFIX_BYTES + len(encoded))
         try:
-            return Metadata.decode(prefix + encoded), PREFIX_BYTES + size
-        except DBNError as error:
-            raise NotDbnError(
-                self.name, f"has metadata that makes no sense ({error})", "fetch the file again"
-            ) from error
+            size = metadata_size(prefix, MAX_METADATA_BYTES)
+            encoded = self._read_header(size)
+            if len(encoded) < size:
+                raise self._broken_metadata(PREFIX_BYTES + len(encoded))
+            return decoded_metadata(prefix + encoded), PREFIX_BYTES + size
+        except UnknownVersionError as error:
+            raise NotDbnError(self.name, str(error), f"versions 1 to {NEWEST_VERSION} can be read") from error
+        except BadMetadataError as error:
+            raise NotDbnError(self.name, str(error), "fetch the file again") from error
 
-    def _read_header(self, content: ByteStream, size: int) -> bytes:
+    def _read_header(self, size: int) -> bytes:
         """`size` bytes, or fewer at the end of the file."""
         header = bytearray()
         buffer = memoryview(bytearray(min(size, CHUNK_BYTES)))
         try:
-            while len(header) < size and (count := content.readinto(buffer[: size - len(header)])):
+            while len(header) < size and (count := self._stream.readinto(buffer[: size - len(header)])):
                 header += buffer[:count]
         except OSError as error:
             raise NotDbnError(
@@ -345,11 +343,6 @@ class DbnFile:
             f"breaks off inside its metadata, at byte {offset:,} and before record 1",
             "fetch the file again",
         )
-
-    def _reader_at_body(self) -> RecordReader:
-        self._stream = self._content()
-        self._read_header(self._stream, self._body_offset)
-        return RecordReader(self._stream, self.name, ts_out=self._ts_out, offset=self._body_offset)
 
     def _wrong_schema(self, holds: str) -> SchemaError:
         return SchemaError(

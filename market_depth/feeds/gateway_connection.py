@@ -6,7 +6,8 @@ from typing import Self
 import trio
 from databento_dbn import Metadata
 
-from market_depth.feeds.dbn_stream import DbnStream, Received
+from market_depth.feeds.dbn_decoding import Decoded
+from market_depth.feeds.dbn_stream import DbnStream
 from market_depth.feeds.gateway_client import GatewayClient, RefusedError
 from market_depth.feeds.gateway_text import GatewayError
 from market_depth.feeds.gateway_url import GatewayUrl
@@ -59,7 +60,7 @@ class GatewayConnection:
         """The stream's metadata, which come before any record."""
         return self._dbn.metadata
 
-    async def receive(self) -> Received:
+    async def receive(self) -> Decoded:
         """What the gateway says next; nothing if half a record came. Cancelled, nothing is lost.
 
         Raises: GatewayLostError, for which it may also be too silent; trio.ClosedResourceError.

@@ -14,17 +14,22 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from market_depth.feeds.recording import Place, Recording
     from protocol.events import OrderEvents
+    from protocol.instrument import Instrument
 
 CHUNKS_AHEAD = 2
 """More do not make the slower of the two any faster."""
 
+CHUNKS_IN_USE = CHUNKS_AHEAD + 1
+"""With the one that the caller works on: who takes each chunk for gone when it asks for the next one may have their
+memory used again (`DbnFile.use_memory_again`)."""
+
 
 class _Chunk(NamedTuple):
-    """What one `read` gave, and where the recording stood afterwards."""
+    """What one `read` gave, and where the recording stood afterwards: behind damage, at it."""
 
     result: OrderEvents | Exception
     place: Place
@@ -44,7 +49,6 @@ class ReadAhead:
     def __init__(self, recording: Recording) -> None:
         """The recording is from now on this object's alone."""
         self.name = recording.name
-        self.instruments = recording.instruments
         self.start_ns = recording.start_ns
         self.size_bytes = recording.size_bytes
         self.bytes_read = recording.bytes_read
@@ -52,6 +56,11 @@ class ReadAhead:
         self._place = recording.place()
         self._reader: _Reader | None = None
         self._last: _Chunk | None = None
+
+    @property
+    def instruments(self) -> Sequence[Instrument]:
+        """As the recording's own."""
+        return self._recording.instruments
 
     def read(self) -> OrderEvents:
         """As the recording's own."""
@@ -104,6 +113,7 @@ class _Reader:
         self._thread.start()
 
     def next(self) -> _Chunk:
+        """The next chunk. Only now that it is asked for, the one before may be overwritten."""
         chunk = self._chunks.get()
         self._wanted.put(True)
         return chunk
@@ -122,13 +132,12 @@ class _Reader:
 
     def _run(self) -> None:
         recording = self._recording
-        place, bytes_read = recording.place(), recording.bytes_read
+        result: OrderEvents | Exception
         while self._wanted.get() and not self._closes:
             try:
-                events = recording.read()
-                place, bytes_read = recording.place(), recording.bytes_read
-                self._chunks.put(_Chunk(events, place, bytes_read))
+                result = recording.read()
             except Exception as error:  # noqa: BLE001 - raised in the caller's thread
-                self._chunks.put(_Chunk(error, place, bytes_read))
+                result = error
+            self._chunks.put(_Chunk(result, recording.place(), recording.bytes_read))
         if self._closes:
             recording.close()

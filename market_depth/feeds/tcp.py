@@ -21,8 +21,8 @@ import trio
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState, Source
 from market_depth.feeds.books_seen import BooksSeen
+from market_depth.feeds.dbn_decoding import REPLAY_COMPLETED, RTYPE_ERROR, SKIPPED_RECORDS, Decoded, Notice
 from market_depth.feeds.dbn_instruments import instruments_in
-from market_depth.feeds.dbn_stream import REPLAY_COMPLETED, RTYPE_ERROR, SKIPPED_RECORDS, Notice, Received
 from market_depth.feeds.gateway_client import RefusedError
 from market_depth.feeds.gateway_connection import GatewayConnection, GatewayLostError, OpenStream
 from market_depth.feeds.gateway_text import END_OF_RECORDING
@@ -240,7 +240,7 @@ class TcpFeed:
         logger.warning("connection lost feed=%s reason=%s retry_s=%.1f", self.name, reason, pause)
         await self._disconnect()
 
-    def _take(self, received: Received) -> None:
+    def _take(self, received: Decoded) -> None:
         for instrument_id, symbol in received.mappings:
             self._map(instrument_id, symbol)
         if len(received.events):

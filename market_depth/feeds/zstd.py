@@ -91,7 +91,9 @@ class ZstdStream:
         try:
             count = self._reader.readinto1(buffer)
         except zstandard.ZstdError as error:
-            raise BadZstdError(f"its compressed data is damaged before byte {self._file.tell():,}") from error
+            raise BadZstdError(
+                f"its compressed data is damaged before byte {self._file.tell():,} of the file"
+            ) from error
         # A frame is begun only when all content of the one before has been read.
         if self._parts.frame_offset != self.frame.offset:
             self.frame = Frame(self._parts.frame_offset, self.offset)
@@ -140,4 +142,4 @@ class Parts:
 
     def _check_whole(self, data: bytes, size: int) -> None:
         if len(data) < size:
-            raise BadZstdError(f"its compressed data breaks off at byte {self._file.tell():,}")
+            raise BadZstdError(f"its compressed data breaks off at byte {self._file.tell():,} of the file")

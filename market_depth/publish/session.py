@@ -25,7 +25,7 @@ from databento_dbn import (
     SystemMsg,
 )
 
-from market_depth.feeds.dbn_records import TS_OUT_BYTES, WORD
+from market_depth.feeds.dbn_decoding import TS_OUT_BYTES, WORD
 from market_depth.feeds.gateway_text import (
     ALL_SYMBOLS,
     Fields,

@@ -17,9 +17,9 @@ from market_depth.book.engine import BookEngine
 from market_depth.book.records import SnapshotRecords
 from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn import DbnFile
+from market_depth.feeds.read_ahead import CHUNKS_IN_USE, ReadAhead
 from market_depth.rebuild.errors import CancelledError, IncompleteError
 from market_depth.rebuild.output import OutputFile
-from market_depth.rebuild.reading import read_ahead
 from market_depth.rebuild.statistics import ApplyTimes, Statistics, best_of_book, final_books
 from protocol.events import Side, order_events
 
@@ -67,35 +67,32 @@ def rebuild(
     if limit is not None and limit < 1:
         raise ValueError(f"a limit must be 1 or more, not {limit}")
     started = time.perf_counter()
-    with DbnFile(path, late_instruments=True) as file:
+    file = DbnFile(path, late_instruments=True)
+    file.use_memory_again(CHUNKS_IN_USE)
+    damage = None
+    with closing(ReadAhead(file)) as recording:
         # Once the file is known to be good: on a first start it takes seconds. It is no time of the rebuild.
         started += load_kernels(output is not None)
         books = Books(file, levels)
-        damage = None
-        records_read = 0
+        left_out = 0  # behind the limit, of the records read
         with ExitStack() as stack:
             written = output and stack.enter_context(OutputFile(output, source=path))
-            chunks = stack.enter_context(closing(read_ahead(file)))
             try:
-                for chunk in chunks:
-                    events = chunk.events[: None if limit is None else limit - books.events]
-                    records_read = chunk.records_read - len(chunk.events) + len(events)
+                while books.events != limit and len(chunk := recording.read()):
+                    events = chunk[: None if limit is None else limit - books.events]
                     if written:
                         books.apply_and_write(events, written.write)
                     else:
                         books.apply(events)
-                    progress(Progress(chunk.bytes_read, file.size_bytes, records_read))
+                    left_out = len(chunk) - len(events)
+                    records = recording.place().records - left_out
+                    progress(Progress(recording.bytes_read, recording.size_bytes, records))
                     if is_cancelled():
                         raise CancelledError
-                    if books.events == limit:
-                        break
-                else:
-                    records_read = file.records_read
             except FeedError as error:
-                records_read = file.records_read
                 damage = error
         wall_s = time.perf_counter() - started
-        statistics = books.statistics(records_read, wall_s)
+        statistics = books.statistics(recording.place().records - left_out, wall_s)
     if damage:
         raise IncompleteError(damage, statistics) from damage
     return statistics

@@ -14,6 +14,7 @@ from market_depth.feeds.dbn import DamagedFileError, DbnFile, FileUnreadableErro
 from protocol.events import ORDER_EVENT, OrderEvents
 from protocol.instrument import SCALE, decimal_text
 from tests.market_depth.feeds.dbn_files import (
+    CENT,
     DAY,
     NEXT_DAY,
     START_NS,
@@ -59,22 +60,27 @@ def test_order_events_of_a_body_that_starts_unaligned_are_aligned(tmp_path: Path
         assert file.read().ctypes.data % 8 == 0
 
 
-def test_a_long_file_comes_in_bounded_chunks_and_again_after_rewinding(tmp_path: Path) -> None:
+def test_a_long_file_comes_in_bounded_chunks(tmp_path: Path) -> None:
     events = adds(2 * MAX_BATCH_RECORDS + 9)
-    file = DbnFile(write(tmp_path, compressed(encoded(events))))
-    for _ in range(2):
-        assert [len(file.read()) for _ in range(4)] == [MAX_BATCH_RECORDS, MAX_BATCH_RECORDS, 9, 0]
-        file.rewind()
-    np.testing.assert_array_equal(read_all(file), events)
+    with DbnFile(write(tmp_path, compressed(encoded(events)))) as file:
+        chunks = [file.read() for _ in range(4)]
+    assert [len(chunk) for chunk in chunks] == [MAX_BATCH_RECORDS, MAX_BATCH_RECORDS, 9, 0]
+    np.testing.assert_array_equal(np.concatenate(chunks), events)
 
 
-def test_rewinding_half_way_starts_again_at_the_first_event(tmp_path: Path) -> None:
-    events = adds(MAX_BATCH_RECORDS + 9)
-    file = DbnFile(write(tmp_path, encoded(events)))
-    file.rewind()
-    file.read()
-    file.rewind()
-    np.testing.assert_array_equal(read_all(file), events)
+def test_memory_used_again_is_that_of_chunks_not_kept_and_instruments_stay(tmp_path: Path) -> None:
+    events = adds(6 * MAX_BATCH_RECORDS)
+    events["price"][MAX_BATCH_RECORDS:] = 1  # a tick size that the first chunk does not tell of
+    with DbnFile(write(tmp_path, encoded(events))) as file:
+        beginning = file.place()
+        file.use_memory_again(2)
+        for _ in range(2):
+            for _ in file.go_to(beginning):
+                pass
+            chunks = [file.read() for _ in range(6)]
+            np.testing.assert_array_equal(np.concatenate(chunks[-2:]), events[4 * MAX_BATCH_RECORDS :])
+            assert len({chunk.ctypes.data for chunk in chunks}) == 2
+        assert [instrument.tick_size for instrument in file.instruments] == [CENT]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +132,11 @@ def test_a_way_left_half_way_does_not_matter_to_the_next(tmp_path: Path) -> None
 def test_a_file_that_has_become_shorter_is_damaged(tmp_path: Path) -> None:
     path = write(tmp_path, compressed(encoded(adds(MAX_BATCH_RECORDS + 9))))
     file = DbnFile(path)
+    beginning = file.place()
     while len(file.read()):
         end = file.place()
-    file.rewind()
+    for _ in file.go_to(beginning):
+        pass
     os.truncate(path, path.stat().st_size - 100)
     with pytest.raises(
         DamagedFileError, match=r"cannot be read again: its compressed data breaks off .*; fetch"
@@ -272,14 +280,14 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
             (
                 HEADER[:4] + size.to_bytes(4, "little") + HEADER[8:],
                 NotDbnError,
-                f"test.dbn: breaks off inside its metadata, at byte {8 + size} and before record 1; fetch the file again",
+                f"test.dbn: claims {size} bytes of metadata, at byte 4 and before record 1; fetch the file again",
             )
             for size in (0, 99, 100, 103, 119)
         ),
         (
             b"DBN\x03\xff\xff\xff\xff" + bytes(100),
             NotDbnError,
-            "test.dbn: breaks off inside its metadata, at byte 8 and before record 1; fetch the file again",
+            "test.dbn: claims 4,294,967,295 bytes of metadata, at byte 4 and before record 1; fetch the file again",
         ),
         (b"DBN\x04" + HEADER[4:], NotDbnError, "test.dbn: is DBN version 4; versions 1 to 3 can be read"),
         (b"DBN\0" + HEADER[4:], NotDbnError, "test.dbn: is DBN version 0; versions 1 to 3 can be read"),
@@ -297,7 +305,7 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
         (
             compressed(HEADER)[:60],
             NotDbnError,
-            "test.dbn: cannot be read: its compressed data breaks off at byte 60; fetch the file again",
+            "test.dbn: cannot be read: its compressed data breaks off at byte 60 of the file; fetch the file again",
         ),
         (
             metadata(schema=databento_dbn.Schema.from_str("mbp-1")).encode(),

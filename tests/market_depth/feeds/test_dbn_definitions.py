@@ -156,7 +156,10 @@ def test_a_recording_without_an_end_delivers_what_it_has_and_says_that_more_is_l
     (tmp_path / "a.definition.dbn").write_bytes(CONTENT)
     lost = "what was recorded after them is lost, unless the recorder is still at work"
     for content, problem in [
-        (encoded(events, metadata()), "was not closed, after 3 order events"),
+        (
+            encoded(events, metadata()),
+            f"was not closed, and ends at byte {len(encoded(events, metadata()))} (record 4), after 3 order",
+        ),
         (encoded(events, metadata()) + b"\x0e", "ends inside a record (1 bytes of it) at byte"),
     ]:
         with DbnFile(write(tmp_path, content, "a.dbn")) as file:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS
-from market_depth.feeds.dbn_records import CHUNK_BYTES, DamagedFileError, RecordReader
+from market_depth.feeds.dbn_records import DamagedFileError, RecordReader
 from protocol.events import ORDER_EVENT, OrderEvents
 from tests.market_depth.feeds.dbn_files import START_NS, adds
 
@@ -62,15 +62,21 @@ def test_chunks_are_bounded_aligned_and_contiguous() -> None:
     np.testing.assert_array_equal(np.concatenate(chunks), events)
 
 
-def test_memory_can_be_used_again_for_each_chunk() -> None:
-    events = adds(2 * MAX_BATCH_RECORDS + 5)
-    reader = RecordReader(Trickle(b"".join([events.tobytes(), STATUS])), "x")
-    buffer = np.empty(CHUNK_BYTES, np.uint8)
-    for start in (0, MAX_BATCH_RECORDS, 2 * MAX_BATCH_RECORDS):
-        chunk = reader.read(buffer)
-        np.testing.assert_array_equal(chunk, events[start : start + MAX_BATCH_RECORDS])
-        assert np.shares_memory(chunk, buffer) or start == 2 * MAX_BATCH_RECORDS
-    assert not len(reader.read(buffer))
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_memory_is_used_again_after_as_many_chunks_as_are_kept(kept: int) -> None:
+    events = adds(7 * MAX_BATCH_RECORDS)
+    content = events.tobytes()
+    middle = len(content) // 7 * 3
+    others = (bytes([14, 0x12]) + bytes(54)) * (2 * MAX_BATCH_RECORDS)  # two chunks without order events
+    reader = RecordReader(Trickle(content[:middle] + others + content[middle:]), "x")
+    first = reader.read()
+    reader.chunks_kept = kept
+    chunks = [reader.read() for _ in range(6)]
+    expected = np.split(events, 7)
+    np.testing.assert_array_equal(first, expected[0])
+    for chunk, its_events in zip(chunks[-kept:], expected[-kept:], strict=True):
+        np.testing.assert_array_equal(chunk, its_events)
+    assert len({chunk.ctypes.data for chunk in chunks}) == kept
 
 
 def test_the_reader_counts_records_of_all_types_and_the_bytes_of_the_content() -> None:
@@ -175,7 +181,7 @@ def test_a_stream_that_fails_is_damage_after_what_it_gave() -> None:
     np.testing.assert_array_equal(reader.read(), events)
     with pytest.raises(
         DamagedFileError,
-        match=r"cannot be read on: Input/output error at byte 168 \(record 4\), after 3 order events",
+        match=r"cannot be read on at byte 168 \(record 4\), after 3 order events: Input/output error; fetch",
     ):
         reader.read()
 

@@ -4,16 +4,16 @@ from databento_dbn import ErrorCode, ErrorMsg, Metadata, SType, SymbolMappingMsg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_depth.feeds.dbn_stream import (
+from market_depth.feeds.dbn_decoding import (
     HEARTBEAT,
     NO_CODE,
     REPLAY_COMPLETED,
     RTYPE_ERROR,
     RTYPE_SYSTEM,
     SKIPPED_RECORDS,
-    DbnStream,
     Notice,
 )
+from market_depth.feeds.dbn_stream import DbnStream
 from market_depth.feeds.gateway_text import GatewayError
 from protocol.events import ORDER_EVENT, OrderEvents
 from tests.market_depth.feeds.dbn_files import START_NS, adds, metadata
@@ -134,8 +134,8 @@ def test_a_message_of_dbn_1_has_no_code() -> None:
         (b"DBN\x04" + bytes(4), "DBN version 4"),
         (b"DBN\x00" + bytes(4), "DBN version 0"),
         (b"DBN\x03" + (5).to_bytes(4, "little"), "claims 5 bytes of metadata"),
-        (b"DBN\x03" + b"\xff" * 4, "claims 4294967295 bytes of metadata"),
-        (b"DBN\x03" + (200).to_bytes(4, "little") + b"\xff" * 200, "make no sense"),
+        (b"DBN\x03" + b"\xff" * 4, "claims 4,294,967,295 bytes of metadata"),
+        (b"DBN\x03" + (200).to_bytes(4, "little") + b"\xff" * 200, "makes no sense"),
         (HEADER + bytes(16), r"no record \(a length of 0 bytes\)"),
         (HEADER + b"\x03" + bytes(15), r"no record \(a length of 12 bytes\)"),
         (HEADER + bytes([12, 0xA0]) + bytes(46), "an MBO record of 48 bytes"),

@@ -1,14 +1,19 @@
 import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 import pytest
 
-from market_depth.feeds.dbn import DamagedFileError
-from market_depth.feeds.read_ahead import ReadAhead
+from market_depth.feeds.base import MAX_BATCH_RECORDS
+from market_depth.feeds.dbn import DamagedFileError, DbnFile
+from market_depth.feeds.read_ahead import CHUNKS_IN_USE, ReadAhead
 from protocol.events import OrderEvents
-from tests.market_depth.feeds.dbn_files import adds
+from tests.market_depth.feeds.dbn_files import adds, compressed, encoded, write
 from tests.market_depth.feeds.memory_recording import MemoryRecording
+from tests.market_depth.feeds.test_dbn_records import STATUS
 
 DAMAGE = DamagedFileError("memory", "breaks off", "fetch it again")
 
@@ -103,3 +108,54 @@ def test_a_recording_that_was_never_read_is_closed_at_once() -> None:
     memory = MemoryRecording(*chunks_of(2))
     ReadAhead(memory).close()
     assert memory.is_closed
+
+
+def test_it_reads_no_further_ahead_than_its_memory_reaches() -> None:
+    """However long the caller takes: here as long as the thread needs to come to a stop."""
+    watched = WatchedRecording(*chunks_of(20))
+    recording = ReadAhead(watched)
+    for _ in range(20):
+        watched.may_read.release()
+    recording.read()
+    for _ in range(CHUNKS_IN_USE):
+        watched.reads_begun.get(timeout=10)
+    recording.close()
+    assert watched.was_closed.wait(10)
+    assert watched.reads_begun.empty()
+
+
+@pytest.mark.parametrize("pack", [bytes, compressed], ids=["plain", "zstd"])
+def test_memory_is_not_used_again_while_the_caller_works_on_it(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    events = adds(20 * MAX_BATCH_RECORDS + 5)
+    file = DbnFile(write(tmp_path, pack(encoded(events))))
+    file.use_memory_again(CHUNKS_IN_USE)
+    memories = set()
+    with closing(ReadAhead(file)) as recording:
+        read = 0
+        while len(chunk := recording.read()):
+            np.testing.assert_array_equal(chunk, events[read : read + len(chunk)])
+            read += len(chunk)
+            assert recording.place().records == read
+            memories.add(chunk.ctypes.data)
+        assert (read, recording.bytes_read) == (len(events), recording.size_bytes)
+    assert len(memories) <= CHUNKS_IN_USE + 1  # the first chunk was read when the file was opened
+
+
+def test_damage_is_told_with_the_place_of_the_record_that_cannot_be_had(tmp_path: Path) -> None:
+    content = encoded(adds(3)) + STATUS * 50_000
+    with closing(ReadAhead(DbnFile(write(tmp_path, content + b"\x0e")))) as recording:
+        assert len(recording.read()) == 3
+        with pytest.raises(DamagedFileError, match=rf"at byte {len(content):,} \(record 50,004\)"):
+            recording.read()
+        assert recording.place()[:3] == (len(content), 50_003, 3)
+
+
+def test_a_bug_in_the_thread_is_raised_in_the_caller() -> None:
+    class Broken(MemoryRecording):
+        def read(self) -> OrderEvents:
+            raise AssertionError("a bug")
+
+    with closing(ReadAhead(Broken())) as recording, pytest.raises(AssertionError, match="a bug"):
+        recording.read()

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError, FeedState
-from market_depth.feeds.dbn_stream import SKIPPED_RECORDS
+from market_depth.feeds.dbn_decoding import SKIPPED_RECORDS
 from market_depth.feeds.gateway_text import END_OF_RECORDING, Fields, Lines, parse_line
 from market_depth.feeds.gateway_url import parse_gateway_url
 from market_depth.feeds.tcp import TcpFeed, pause_s

@@ -3,7 +3,8 @@
 import numpy as np
 import trio
 
-from market_depth.feeds.dbn_stream import DbnStream, Notice, Received
+from market_depth.feeds.dbn_decoding import Decoded, Notice
+from market_depth.feeds.dbn_stream import DbnStream
 from market_depth.feeds.gateway_client import GatewayClient
 from market_depth.feeds.gateway_text import Subscription
 from protocol.events import ORDER_EVENT, OrderEvents
@@ -65,7 +66,7 @@ class Peer:
             pass
         await self.stream.aclose()
 
-    def _note(self, received: Received) -> None:
+    def _note(self, received: Decoded) -> None:
         self.notices += received.notices
         self.mappings += received.mappings
         self._events.append(received.events)

@@ -9,7 +9,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, op
 from market_depth.clock import ManualClock
 from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn import DamagedFileError
-from market_depth.feeds.dbn_stream import HEARTBEAT, REPLAY_COMPLETED, RTYPE_ERROR, RTYPE_SYSTEM, Notice
+from market_depth.feeds.dbn_decoding import HEARTBEAT, REPLAY_COMPLETED, RTYPE_ERROR, RTYPE_SYSTEM, Notice
 from market_depth.feeds.gateway_client import RefusedError
 from market_depth.feeds.gateway_text import END_OF_RECORDING, Subscription, challenge_response
 from market_depth.feeds.pacing import Pacing, choose_pacing

@@ -4,7 +4,8 @@ from databento_dbn import DBNDecoder, MBOMsg, Metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_depth.feeds.dbn_stream import RTYPE_ERROR, DbnStream, Notice, Received
+from market_depth.feeds.dbn_decoding import RTYPE_ERROR, Decoded, Notice
+from market_depth.feeds.dbn_stream import DbnStream
 from market_depth.feeds.gateway_client import GatewayClient, RefusedError
 from market_depth.feeds.gateway_text import MAX_LINE_BYTES, Subscription, challenge_response
 from market_depth.publish.session import (
@@ -40,7 +41,7 @@ def authenticated(**fields: object) -> GatewaySession:
     return session
 
 
-def received(data: bytes) -> Received:
+def received(data: bytes) -> Decoded:
     return DbnStream().receive(data)
 
 
