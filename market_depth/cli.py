@@ -306,7 +306,7 @@ def watch(
         typer.Argument(metavar="SYMBOL", help="What to watch, by default BTCUSD."),
     ] = None,
     addr: Annotated[
-        str, setting("--addr", "The server, or its ws:// address.", metavar="HOST:PORT")
+        str, setting("--addr", "The server, or its ws:// or wss:// address.", metavar="HOST:PORT")
     ] = "127.0.0.1:8080",
     data_type: Annotated[
         DataTypeChoice,
@@ -314,11 +314,20 @@ def watch(
     ] = DataTypeChoice.MBP,
     levels: Annotated[int, typer.Option(metavar="N", help="Price levels to ask for, 1 to 1000.")] = 20,
     once: Annotated[bool, typer.Option("--once", help="Print one book and exit.")] = False,
+    token: Annotated[
+        str | None,
+        setting(
+            "--token",
+            "What the server asks for. Better in the environment (MARKET_DEPTH_TOKEN): other users of this machine can "
+            "read a command line.",
+            metavar="TEXT",
+        ),
+    ] = None,
 ) -> None:
     """Watch a symbol's book as a ladder in the terminal; q leaves."""
     from market_depth.client.watcher import run_watch
 
-    raise typer.Exit(run_watch(addr, symbol, data_type.value, levels, once))
+    raise typer.Exit(run_watch(addr, symbol, data_type.value, levels, once, token))
 
 
 app.command("replay")(replay_command)

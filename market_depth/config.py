@@ -56,7 +56,11 @@ def _distinct(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return symbols
 
 
-def _token(text: str) -> str:
+def checked_token(text: str) -> str:
+    """The text, if it can be a token: it has to fit into a header.
+
+    Raises: ValueError that says what is expected.
+    """
     # The text is not repeated: it is a secret, even where it is no token.
     if not (0 < len(text) <= MAX_TOKEN_LENGTH and all("!" <= letter <= "~" for letter in text)):
         raise ValueError(
@@ -100,7 +104,7 @@ class ServeConfig(BaseModel):
     address: Address = Address("127.0.0.1", 8080)
     interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 300
 
-    token: Annotated[Annotated[str, AfterValidator(_token)] | None, Field(repr=False)] = None
+    token: Annotated[Annotated[str, AfterValidator(checked_token)] | None, Field(repr=False)] = None
     insecure: bool = False
     """Whether a server that other machines reach may do without a token."""
     allow_origin: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()

@@ -3,11 +3,23 @@
 from market_depth.client.connection import (
     Connecting,
     ConnectionLost,
+    Denied,
     Live,
     Update,
     Waiting,
     follow,
+    open_socket,
     websocket_url,
 )
 
-__all__ = ["Connecting", "ConnectionLost", "Live", "Update", "Waiting", "follow", "websocket_url"]
+__all__ = [
+    "Connecting",
+    "ConnectionLost",
+    "Denied",
+    "Live",
+    "Update",
+    "Waiting",
+    "follow",
+    "open_socket",
+    "websocket_url",
+]

@@ -5,6 +5,7 @@ States, and what moves between them:
     connecting → live         the server answered; every stream is asked for again
     connecting → waiting      no answer within CONNECT_TIMEOUT_S, or a refusal
     live       → waiting      closed, silent for SILENCE_LIMIT_S, not speaking the protocol, or asking us to come later
+    either     → denied       the server requires a token that we do not have; the end
     waiting    → connecting   the pause is over
 
 `follow` reports each state when it is entered, and in between every message as it came.
@@ -15,6 +16,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from socket import gaierror
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -30,6 +32,7 @@ from trio_websocket import (
 )
 
 from protocol.codecs import decode_answer
+from protocol.errors import TokenRequired
 from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribed, Unsubscribed
 
 CONNECT_TIMEOUT_S = 5.0
@@ -53,6 +56,13 @@ class ConnectionLost(Exception):  # noqa: N818 - named as the state it leads to
     """The connection cannot be opened or used. The text says why, in words for the person at the screen."""
 
 
+class TokenMissing(ConnectionLost):
+    """The server asks for another token than ours: trying again is of no use."""
+
+    def __init__(self) -> None:
+        super().__init__("the server requires a valid token")
+
+
 @dataclass(frozen=True, slots=True)
 class Connecting:
     """A connection is being opened."""
@@ -71,7 +81,14 @@ class Waiting:
     until: float
 
 
-Update = Connecting | Live | Waiting | HeartBeat | Subscribed | Unsubscribed | MarketData | Error
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The server will not serve us, whenever we come."""
+
+    message: str
+
+
+Update = Connecting | Live | Waiting | Denied | HeartBeat | Subscribed | Unsubscribed | MarketData | Error
 
 
 class Socket(Protocol):
@@ -103,8 +120,8 @@ def websocket_url(addr: str) -> str:
 
 
 @asynccontextmanager
-async def open_socket(url: str) -> AsyncIterator[Socket]:
-    """A WebSocket connection, closed on leaving.
+async def open_socket(url: str, token: str | None = None) -> AsyncIterator[Socket]:
+    """A WebSocket connection, closed on leaving. `token` is shown to the server, which may require one.
 
     Raises: ConnectionLost when it cannot be opened, and out of the block when it closes.
     """
@@ -115,6 +132,7 @@ async def open_socket(url: str) -> AsyncIterator[Socket]:
             disconnect_timeout=CLOSE_TIMEOUT_S,
             max_message_size=MAX_MESSAGE_BYTES,
             receive_buffer_size=64 * 1024,
+            extra_headers=[] if token is None else [(b"Authorization", f"Bearer {token}".encode())],
         ) as websocket:
             try:
                 yield websocket
@@ -124,6 +142,8 @@ async def open_socket(url: str) -> AsyncIterator[Socket]:
                 with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
                     await websocket.aclose()
     except (HandshakeError, ConnectionClosed) as error:
+        if isinstance(error, ConnectionRejected) and error.status_code == HTTPStatus.UNAUTHORIZED:
+            raise TokenMissing from error
         raise ConnectionLost(_reason(error)) from error
 
 
@@ -138,7 +158,7 @@ async def follow(
     """Every message of these streams and every change of the connection, for as long as the caller reads.
 
     A slow reader is not run over: the socket is read when the reader asks, and the server skips what is outdated.
-    An `Error` whose remedy is to come later ends the connection; any other is only handed on.
+    An `Error` whose remedy is to come later ends the connection; any other is only handed on. After `Denied` nothing comes.
 
         async with follow("ws://127.0.0.1:8080/", [Subscribe(...)]) as updates:
             async for update in updates:
@@ -158,14 +178,20 @@ async def follow(
                     if isinstance(message, MarketData):
                         # Not before: a server that accepts and closes at once would be asked twice a second.
                         failures = 0
+                    if isinstance(message, Error) and message.code == TokenRequired.code:
+                        raise TokenMissing
                     yield message
                     if isinstance(message, Error) and message.code in COME_LATER:
                         raise ConnectionLost(message.message)
+        except TokenMissing as error:
+            denied = Denied(str(error))
+            break
         except ConnectionLost as error:
             failures += 1
             waiting = Waiting(str(error), trio.current_time() + pause_s(failures, jitter))
         yield waiting
         await trio.sleep_until(waiting.until)
+    yield denied
 
 
 def pause_s(failures: int, jitter: random.Random) -> float:

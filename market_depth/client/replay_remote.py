@@ -39,10 +39,11 @@ class ReplayStatus(BaseModel):
 class ReplayRemote:
     """The replay of a symbol."""
 
-    def __init__(self, websocket_url: str, symbol: str) -> None:
-        """`websocket_url`: where the server's WebSocket is; HTTP is on the same port."""
+    def __init__(self, websocket_url: str, symbol: str, token: str | None = None) -> None:
+        """`websocket_url`: where the server's WebSocket is; HTTP is on the same port. `token`: what it may ask for."""
         self._url = urlsplit(websocket_url)
         self._symbol = symbol
+        self._token = token
 
     async def status(self) -> ReplayStatus | None:
         """Where it stands; None when the server replays no such symbol.
@@ -75,6 +76,8 @@ class ReplayRemote:
     async def _exchange(self, method: str, name: str, body: bytes) -> tuple[int, bytes]:
         parser = h11.Connection(h11.CLIENT)
         headers = [("host", self._url.netloc), ("content-type", "application/json")]
+        if self._token is not None:
+            headers.append(("authorization", f"Bearer {self._token}"))
         head = h11.Request(
             method=method, target=PATH + name, headers=[*headers, ("content-length", str(len(body)))]
         )

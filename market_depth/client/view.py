@@ -12,7 +12,7 @@ from itertools import groupby
 from math import gcd
 from typing import Literal
 
-from market_depth.client.connection import COME_LATER, Connecting, Live, Update, Waiting
+from market_depth.client.connection import COME_LATER, Connecting, Denied, Live, Update, Waiting
 from market_depth.client.replay_remote import ReplayStatus
 from protocol.instrument import SCALE_DIGITS
 from protocol.messages import Error, MarketData, PriceLevels, RestingOrder, RestingOrders, Subscribe
@@ -80,7 +80,7 @@ class MarketView:
         self.subscription = subscription
         self.server = server
         self.connection: Connecting | Live | Waiting = Connecting()
-        self.refusal: Error | None = None
+        self.refusal: Error | Denied | None = None
         """The server's last word on the subscription, when it will not serve it."""
         self.notice: str | None = None
         """The server's last complaint since the connection opened."""
@@ -103,6 +103,8 @@ class MarketView:
         match update:
             case Connecting() | Waiting():
                 self.connection = update
+            case Denied():
+                self.refusal = update
             case Live():
                 self.connection = update
                 self.notice = None

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -15,6 +16,7 @@ from rich.live import Live as LiveScreen
 from market_depth.client.connection import (
     Connect,
     ConnectionLost,
+    Denied,
     Live,
     Waiting,
     follow,
@@ -26,8 +28,9 @@ from market_depth.client.ladder import ladder
 from market_depth.client.replay_keys import orders_for
 from market_depth.client.replay_remote import RemoteError, ReplayRemote, ReplayStatus
 from market_depth.client.view import MarketView
+from market_depth.config import checked_token
 from market_depth.exits import complain
-from protocol.messages import DEFAULT_LEVELS, DataType, Subscribe
+from protocol.messages import DEFAULT_LEVELS, DataType, Error, Subscribe
 
 DEFAULT_SYMBOL = "BTCUSD"
 """Watched when none is named: the base protocol lists no symbols, and this one is served unless others are chosen."""
@@ -64,8 +67,9 @@ def run_watch(
     data_type: DataType = "MBP",
     levels: int = DEFAULT_LEVELS,
     once: bool = False,
+    token: str | None = None,
 ) -> int:
-    """Show a symbol's book in the terminal until the user leaves, or once.
+    """Show a symbol's book in the terminal until the user leaves, or once. `token` is what the server may ask for.
 
     Returns: the exit code: 0, or 1 when the server refuses or cannot be reached, or 2 when the call was wrong;
     why stands on standard error.
@@ -73,6 +77,8 @@ def run_watch(
     console = Console()
     try:
         url = websocket_url(addr)
+        if token is not None:
+            checked_token(token)
         subscription = Subscribe(
             stream_id="watch", symbol=symbol or DEFAULT_SYMBOL, data_type=data_type, max_levels=levels
         )
@@ -84,19 +90,25 @@ def run_watch(
     if not once and (console.is_dumb_terminal or not sys.stdout.isatty()):
         return _fail("watch draws on a terminal; add --once for one frame as text", 2)
     view = MarketView(subscription, addr)
+    connect = partial(open_socket, token=token)
     try:
         if once:
-            trio.run(watch_once, url, view, console)
+            trio.run(partial(watch_once, url, view, console, connect=connect))
         else:
-            remote = ReplayRemote(url, subscription.symbol)
-            trio.run(watch, url, view, console, _stdin_keys if sys.stdin.isatty() else None, remote)
+            remote = ReplayRemote(url, subscription.symbol, token)
+            keys = _stdin_keys if sys.stdin.isatty() else None
+            trio.run(partial(watch, url, view, console, keys, remote, connect=connect))
     except ConnectionLost as error:
         return _fail(f"cannot watch {subscription.symbol} at {addr}: {error}", 1)
     except KeyboardInterrupt:
         return 130  # as a shell reports it; the full screen leaves by Ctrl-C as by q
-    if view.refusal is not None:
-        return _fail(view.refusal.message, 1)
-    return 0
+    match view.refusal:
+        case None:
+            return 0
+        case Denied(message=message):
+            return _fail(f"{message}: give it with --token or as MARKET_DEPTH_TOKEN", 1)
+        case Error(message=message):
+            return _fail(message, 1)
 
 
 async def watch(

@@ -2,6 +2,7 @@ import gc
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -11,11 +12,13 @@ from market_depth.client.connection import (
     Connect,
     Connecting,
     ConnectionLost,
+    Denied,
     Live,
     Socket,
     Update,
     Waiting,
     follow,
+    open_socket,
     pause_s,
     websocket_url,
 )
@@ -205,21 +208,46 @@ async def reason_of_first_failure(url: str) -> str:
     raise AssertionError("the updates ended")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_server_that_refuses_websockets() -> None:
+@asynccontextmanager
+async def refusing_server(status_line: bytes, heard: list[bytes]) -> AsyncIterator[str]:
+    """The address of a server that answers every handshake with this status."""
+
     async def refuse(stream: trio.SocketStream) -> None:
         async with stream:
-            await stream.receive_some()
-            await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            heard.append(bytes(await stream.receive_some()))
+            await stream.send_all(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, refuse, 0)
-        port = listeners[0].socket.getsockname()[1]
-        reason = await reason_of_first_failure(f"ws://127.0.0.1:{port}/")
-        assert reason == "the server refused the WebSocket (HTTP status 403)"
+        yield f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         # trio-websocket leaves a refused socket to the garbage collector, which warns of it: here, not in another test.
         gc.collect()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_server_that_refuses_websockets() -> None:
+    async with refusing_server(b"403 Forbidden", []) as addr:
+        reason = await reason_of_first_failure(websocket_url(addr))
+    assert reason == "the server refused the WebSocket (HTTP status 403)"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_token_goes_into_the_handshake_and_a_wrong_one_is_the_end() -> None:
+    heard: list[bytes] = []
+    async with (
+        refusing_server(b"401 Unauthorized", heard) as addr,
+        follow(websocket_url(addr), [STREAM], connect=partial(open_socket, token="guess")) as updates,
+    ):
+        seen = [update async for update in updates]
+    assert seen == [Connecting(), Denied("the server requires a valid token")]
+    assert b"\r\nAuthorization: Bearer guess\r\n" in heard[0]
+
+
+async def test_a_server_that_asks_for_a_token_is_the_end_too(autojump_clock: MockClock) -> None:
+    socket = FakeSocket([encode(Error(code=401, message="a token is required", stream_id="a")).decode()])
+    seen = await updates_until(connect_to(socket), lambda _: False)
+    assert seen == [Connecting(), Live(), Denied("the server requires a valid token")]
 
 
 async def test_a_port_where_nobody_listens(unused_port: int) -> None:

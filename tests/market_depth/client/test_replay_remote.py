@@ -31,6 +31,25 @@ async def test_the_status_is_that_of_the_symbols_replay() -> None:
     assert (status.file, status.state, status.speed, status.percent) == ("ACME", "PAUSED", "max", 1.5)
 
 
+async def test_a_token_goes_with_every_request() -> None:
+    heard = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            heard.append(bytes(await stream.receive_some()))
+            await stream.send_all(
+                b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 14\r\n\r\n" + b'{"detail":"x"}'
+            )
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, answer, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(RemoteError, match="x"):
+            await ReplayRemote(f"ws://127.0.0.1:{port}/", "ACME", "guess").status()
+        nursery.cancel_scope.cancel()
+    assert b"\r\nauthorization: Bearer guess\r\n" in heard[0]
+
+
 async def test_a_server_without_replays_has_no_status() -> None:
     async with remote_of({}) as remote:
         assert await remote.status() is None

@@ -263,6 +263,15 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(
     assert captured.err == f"market-depth: {message}\n"
 
 
+def test_a_token_that_fits_into_no_header_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_watch("127.0.0.1:1", once=True, token="a\r\nb") == 2
+    assert capsys.readouterr().err == (
+        "market-depth: a token has 1 to 512 letters, digits and signs of ASCII, and no blanks\n"
+    )
+
+
 def test_nobody_there_is_one_line_and_exit_code_1(
     unused_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
