@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from market_depth.live_market import LiveMarket
 from market_depth.logging import TRACE
 from market_depth.metrics import ServerCounts
 from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.direct_stream import DirectStream
 from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
@@ -85,10 +87,10 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         feeds = await open_feeds(config, clock, opened)
         markets = [LiveMarket(feed) for feed in feeds]
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
-        broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000)
+        counts = ServerCounts()
+        broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000, counts)
         heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
         gate = make_gate(config)
-        counts = ServerCounts()
         limits = Limits(
             max_message_bytes=config.max_message_bytes,
             max_streams=config.max_streams,
@@ -107,7 +109,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             ),
             **ReplayControl(replays).routes,
         }
-        listener = Listener(websocket, routes)
+        make_stream = partial(DirectStream, too_big=websocket.too_big, counts=counts)
+        listener = Listener(make_stream, websocket, routes)
         try:
             sockets = await open_listeners(*config.address)
         except OSError as error:

@@ -26,6 +26,8 @@ class Cut(StrEnum):
 
     STALLED = "stalled"
     """No byte taken for a long time."""
+    BACKLOG = "backlog"
+    """More answers waiting to be read than may wait."""
     SILENT = "silent"
     """No byte received for a long time, not even a pong."""
     FLOOD = "flood"
@@ -48,7 +50,7 @@ class ServerCounts:
     frames_sent: int = 0
     """Market data frames written or begun."""
     bytes_sent: int = 0
-    """Bytes of WebSocket clients' frames that their sockets took."""
+    """Bytes of the frames that were written or begun: market data, answers, heartbeats."""
     frames_skipped: int = 0
     """Market data frames left out because a newer one of the same stream was due before they were written."""
     errors: Counter[int] = field(default_factory=Counter)

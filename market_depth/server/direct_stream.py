@@ -11,7 +11,7 @@ when the socket takes bytes again. So it costs the same few bytes whatever it ha
 it does not take.
 
 Why not `SocketStream.send_all` for each client: a task and a checkpoint a frame cost 57–128 µs of CPU, this way costs
-6–8 (a bare `send()` in C: 6), measured at 1,000 to 5,000 clients.
+6–7 (a bare `send()` in C: 6), measured at 1,000 to 5,000 clients.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import trio
 
+from market_depth.metrics import Cut
 from market_depth.server.frames import close_code_of
+from market_depth.server.tls import TlsSocket
 from protocol.errors import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from market_depth.metrics import ServerCounts
 
 logger = logging.getLogger(__name__)
 
@@ -38,203 +43,266 @@ STALL_LIMIT_S = 30.0
 MAX_POSTED = 128
 """So many answers may wait for a client that does not read them before we stop reading from it."""
 
+MAX_POSTED_BYTES = 1024 * 1024
+"""So many bytes of answers may wait for a client; with more it is cut. Of market data no more waits than the rest of one
+write."""
+
 RECEIVE_BYTES = 16 * 1024
+
+NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if hasattr(socket, "TCP_QUICKACK") else None)
+"""Python 3.11 does not name this option, which on Linux is 25."""
+
+NOTSENT_BYTES = 16 * 1024
+"""The kernel takes no more than this beyond what the network takes: what is unsent stays with us, and becomes newer."""
+
+
+class Transport(Protocol):
+    """What carries the bytes without waiting: a socket, or TLS on one.
+
+    `send` says how many bytes of `data` it is done with. Below all, even at 0, they have been begun, and the rest must be the
+    next to be sent; if it cannot even begin, it raises BlockingIOError.
+    """
+
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 class DirectStream(trio.abc.HalfCloseableStream):
     """A non-blocking stream socket, as a trio Stream and as a place to put frames without waiting."""
 
     __slots__ = (
-        "_drained",
-        "_due",
+        "_counts",
         "_nursery",
-        "_posted",
-        "_rest",
-        "_send",
+        "_outbox",
         "_socket",
         "_too_big",
         "_transport",
         "_unread",
         "close_code",
-        "closed",
         "is_broken",
+        "is_closed",
         "is_closing",
-        "is_full",
+        "last_received",
         "newest",
+        "on_close",
         "peer",
         "skipped",
+        "write",
     )
 
-    def __init__(self, connection: socket.socket, nursery: trio.Nursery, too_big: bytes) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        nursery: trio.Nursery,
+        too_big: bytes,
+        counts: ServerCounts,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Takes over `connection`, which must not block. `too_big` is the frame that goes before a close 1009.
 
         `nursery` holds the drain task while there is one; nothing that happens in it reaches other tasks.
         """
         self._socket = connection
-        # Fails cleanly after close; a bare descriptor may be somebody else's by then.
-        self._send = connection.send
-        self._transport = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        self._transport: Transport = connection if tls is None else TlsSocket(connection, tls)
         self._nursery = nursery
-        self._unread = b""
-        self._rest: memoryview | None = None
-        self._posted: deque[tuple[bytes, trio.Event | None]] = deque()
-        self._due: dict[str, None] = {}  # as an ordered set
-        self.newest: Callable[[str], bytes | None] = _nothing
-        """Makes the newest frame of a stream, when the socket takes bytes again; None if there is none to send."""
-        self._drained = trio.Event()
+        self._counts = counts
         self._too_big = too_big
-        self.is_full = False
+        self._unread = b""
+        self._outbox: _Outbox | None = None
+        # Fails cleanly after close; a bare descriptor may be somebody else's by then.
+        self.write: Callable[[bytes], int] = self._transport.send
+        """Begins to write frames, and says how many bytes were taken: if not all, `finish` must be called. Raises: OSError,
+        with which `refuse` must be called. Bare like this because the broadcaster has no time for more."""
+        self.newest: Callable[[DirectStream, str], bytes | None] = _nothing
+        """Makes the newest frame of a stream, when the socket takes bytes again; None if there is none to send."""
         self.is_closing = False
         self.is_broken = False
+        self.is_closed = False
+        self.on_close: Callable[[], None] | None = None
+        """Called when the stream is closed, by whomever."""
         self.close_code: int | None = None
         """What our close frame said, once it is on its way."""
-        self.closed = trio.Event()
         self.skipped = 0
         """How many frames were left out because a newer one of the same stream was due before they were written."""
+        self.last_received = trio.current_time()
         self.peer = _peer_text(connection)
+        with contextlib.suppress(OSError):  # not every kind of socket has these
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if NOTSENT_LOWAT is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
     # Without waiting: replies and market data
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something waits to be written."""
+        return self._outbox is not None
 
     def post(self, frame: bytes) -> None:
         """Write a frame that must arrive, after those posted before it."""
         if self.is_closing:
             return
-        if self.is_full:
-            self._posted.append((frame, None))
-            return
-        try:
-            self._write(frame)
-        except OSError:
-            self._fail()
+        self._counts.bytes_sent += len(frame)
+        if self._outbox is None:
+            try:
+                self._write(frame)
+            except OSError:
+                self._fail()
+        elif not self._outbox.post(frame):
+            self.cut(Cut.BACKLOG)
 
-    def offer(self, payload: bytes, carried: Iterable[str], further: Iterable[str] = ()) -> None:
+    def offer(self, payload: bytes, carried: Iterable[str], further: Iterable[str] = ()) -> bool:
         """Write `payload`, the joined frames of the streams `carried`, and then the newest frame of each of `further`.
 
         If the socket is full, all these streams are due: each gets one frame, the newest, when it takes bytes again.
+        Returns: whether the payload was written or begun.
         """
+        taken = bool(payload)
+        if payload:
+            try:
+                sent = self.write(payload)
+            except OSError as error:
+                self.refuse(error, carried)
+                taken = False
+            else:
+                if sent != len(payload):
+                    self.finish(payload, sent)
+        if further and not self.is_closing:
+            if self._outbox is None:
+                self._fill(None)
+            self.remember(further)
+        return taken
+
+    def finish(self, payload: bytes, sent: int) -> None:
+        """Write the rest of what `write` has begun."""
+        self._fill(memoryview(payload)[sent:])
+
+    def refuse(self, error: OSError, carried: Iterable[str]) -> None:
+        """Bear that `write` has not begun the streams' frames: they are due, unless the connection is at an end."""
         if self.is_closing:
             return
-        if not self.is_full:
-            try:
-                sent = self._send(payload) if payload else 0
-            except (BlockingIOError, InterruptedError):
-                self._fill(None)
-            except OSError:
-                self._fail()
-                return
-            else:
-                if sent == len(payload) and not further:
-                    return
-                self._fill(memoryview(payload)[sent:] if sent != len(payload) else None)
-                carried = ()
+        if not isinstance(error, BlockingIOError | InterruptedError):
+            self._fail()
+            return
+        if self._outbox is None:
+            self._fill(None)
         self.remember(carried)
-        self.remember(further)
 
     def remember(self, stream_ids: Iterable[str]) -> None:
         """Send each stream's newest frame when the full socket takes bytes again."""
-        due = self._due
-        for stream_id in stream_ids:
-            # Who is due anew goes to the end, so that no stream is always the last one written.
-            if stream_id in due:
-                self.skipped += 1
-                del due[stream_id]
-            due[stream_id] = None
+        if self.is_closing:
+            return
+        assert self._outbox is not None, "an open socket takes frames at once"
+        skipped = self._outbox.remember(stream_ids)
+        self.skipped += skipped
+        self._counts.frames_skipped += skipped
 
     def withdraw(self, stream_id: str) -> None:
         """Send no frame of the stream that has not been begun."""
-        self._due.pop(stream_id, None)
+        if self._outbox is not None:
+            self._outbox.due.pop(stream_id, None)
+
+    def cut(self, reason: Cut, last_words: bytes = b"") -> None:
+        """End the connection at once. `last_words`, a close frame, go out if nothing stands in their way."""
+        if self.is_broken or self.is_closed:
+            return
+        logger.info("client cut peer=%s reason=%s", self.peer, reason)
+        self._counts.connections_cut[reason] += 1
+        if last_words and self._outbox is None and not self.is_closing:
+            self.close_code = close_code_of(last_words)
+            with contextlib.suppress(OSError):  # then it goes without a word
+                self._transport.send(last_words)
+        self._fail()
 
     @property
     def is_backed_up(self) -> bool:
         """Whether so many answers wait that no more questions should be read."""
-        return len(self._posted) > MAX_POSTED
+        return self._outbox is not None and len(self._outbox.posted) > MAX_POSTED
 
     async def wait_posted(self) -> None:
         """Return when all that was posted so far is written, or never will be."""
-        if self.is_full:
-            await self._queue(b"")
+        if self._outbox is not None:
+            await self._outbox.queue(b"")
 
     async def wait_drained(self) -> None:
         """Return when nothing waits to be written any more."""
-        while self.is_full:
-            await self._drained.wait()
+        while self._outbox is not None:
+            await self._outbox.drained.wait()
 
-    def _write(self, data: bytes) -> bool:
-        """Write now. Returns: whether the socket took it whole; otherwise the rest is on its way."""
+    def _write(self, data: bytes) -> _Outbox | None:
+        """Write now. Returns: what has the rest, if the socket did not take it whole."""
         try:
-            sent = self._send(data)
+            sent = self._transport.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
-        if sent == len(data):
-            return True
-        self._fill(memoryview(data)[sent:])
-        return False
+        return None if sent == len(data) else self._fill(memoryview(data)[sent:])
 
-    def _fill(self, rest: memoryview | None) -> None:
+    def _fill(self, rest: memoryview | None) -> _Outbox:
         """Leave the socket to a drain task, which begins with the rest of a started write."""
-        self._rest = rest
-        self.is_full = True
-        self._drained = trio.Event()
-        self._nursery.start_soon(self._drain)
+        self.write = _refuse
+        outbox = self._outbox = _Outbox(rest)
+        self._nursery.start_soon(self._drain, outbox)
+        return outbox
 
-    async def _drain(self) -> None:
+    async def _drain(self, outbox: _Outbox) -> None:
         try:
-            await self._finish_write()
-            while self._posted or self._due:
-                if self._posted:
-                    data, written = self._posted[0]
-                    self._rest = memoryview(data)
-                    await self._finish_write()
+            await self._finish_write(outbox)
+            while outbox.posted or outbox.due:
+                if outbox.posted:
+                    data, written = outbox.posted[0]
+                    outbox.rest = memoryview(data)
+                    await self._finish_write(outbox)
                     # Only now: whoever waits for it must be told, too, when the write fails.
-                    self._posted.popleft()
+                    outbox.posted.popleft()
+                    outbox.posted_bytes -= len(data)
                     if written is not None:
                         written.set()
                     continue
-                stream_id = next(iter(self._due))
-                del self._due[stream_id]
-                frame = self.newest(stream_id)
+                stream_id = next(iter(outbox.due))
+                del outbox.due[stream_id]
+                frame = self.newest(self, stream_id)
                 if frame is not None:
-                    self._rest = memoryview(frame)
-                    await self._finish_write()
+                    outbox.rest = memoryview(frame)
+                    await self._finish_write(outbox)
                 # A client that reads fast must not keep us encoding for it alone.
                 await trio.lowlevel.checkpoint()
-        except TimeoutError as error:
-            logger.info("client cut peer=%s reason=%s", self.peer, error)
-            self._fail()
+        except TimeoutError:
+            self.cut(Cut.STALLED)
         except (OSError, trio.ClosedResourceError):
             self._fail()
         except Exception:
             logger.exception("writing failed peer=%s", self.peer)
-            self._fail()
+            self.cut(Cut.FAILED)
         finally:
-            self.is_full = False
-            self._rest = None
-            for _, waiting in self._posted:
-                if waiting is not None:
-                    waiting.set()
-            self._posted.clear()
-            self._drained.set()
+            self._outbox = None
+            if not self.is_closing:
+                self.write = self._transport.send
+            outbox.end()
 
-    async def _finish_write(self) -> None:
-        while self._rest:
+    async def _finish_write(self, outbox: _Outbox) -> None:
+        while outbox.rest is not None:
             try:
-                sent = self._send(self._rest)
+                sent = self._transport.send(outbox.rest)
             except (BlockingIOError, InterruptedError):
                 # Never before a `send`: waiting for a socket that was closed meanwhile is an error of its own kind.
                 await self._wait_writable()
             else:
-                self._rest = self._rest[sent:]
-        self._rest = None  # an empty piece of a frame would keep the whole in memory
+                # An empty piece of a frame would keep the whole in memory.
+                outbox.rest = outbox.rest[sent:] if sent != len(outbox.rest) else None
 
     async def _wait_writable(self) -> None:
         with trio.move_on_after(STALL_LIMIT_S) as limit:
             await trio.lowlevel.wait_writable(self._socket)
         if limit.cancelled_caught:
-            raise TimeoutError(f"no byte taken for {STALL_LIMIT_S:g} s")
+            raise TimeoutError
 
     def _close_to_data(self) -> None:
         self.is_closing = True
-        self._due.clear()
+        self.write = _refuse
+        if self._outbox is not None:
+            self._outbox.due.clear()
 
     def _fail(self) -> None:
         self.is_broken = True
@@ -250,12 +318,41 @@ class DirectStream(trio.abc.HalfCloseableStream):
         self._unread = data + self._unread
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._unread:
-            await trio.lowlevel.checkpoint()
             size = max_bytes or len(self._unread)
             data, self._unread = self._unread[:size], self._unread[size:]
-            return data
-        return bytes(await self._transport.receive_some(max_bytes or RECEIVE_BYTES))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            data = await self._receive(max_bytes or RECEIVE_BYTES)
+        self.last_received = trio.current_time()
+        return data
+
+    async def _receive(self, size: int) -> bytes:
+        has_waited = False
+        while True:
+            try:
+                data = self._transport.recv(size)
+            except ssl.SSLWantWriteError:
+                # TLS has something to say before it can go on. The drain task is the only one who waits for that.
+                if self._outbox is None:
+                    self._fill(memoryview(b""))
+                await self.wait_drained()
+                has_waited = True
+                if self.is_broken:
+                    raise trio.BrokenResourceError from None
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_readable(self._socket)
+                has_waited = True
+            except OSError as error:
+                if self.is_closed:
+                    raise trio.ClosedResourceError from error
+                raise trio.BrokenResourceError from error
+            else:
+                if not has_waited:
+                    # Whoever has always more to say must not keep the others waiting.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
@@ -268,45 +365,93 @@ class DirectStream(trio.abc.HalfCloseableStream):
             self._close_to_data()
         if self.is_broken:
             raise trio.BrokenResourceError
-        if self.is_full:
-            await self._written(data)
-            return
-        try:
-            is_written = self._write(data)
-        except OSError as error:
-            self._fail()
-            raise trio.BrokenResourceError from error
-        if is_written:
+        outbox = self._outbox
+        if outbox is None:
+            try:
+                outbox = self._write(data)
+            except OSError as error:
+                self._fail()
+                raise trio.BrokenResourceError from error
+            data = b""
+        if outbox is None:
             await trio.lowlevel.checkpoint()
-        else:
-            await self._written(b"")
-
-    async def _written(self, data: bytes) -> None:
-        """Return when `data` is written. Raises: trio.BrokenResourceError when it never will be."""
-        await self._queue(data)
+            return
+        await outbox.queue(data)
         if self.is_broken:
             raise trio.BrokenResourceError
-
-    async def _queue(self, data: bytes) -> None:
-        """Put `data` behind what waits; return when it is written, or never will be."""
-        written = trio.Event()
-        self._posted.append((data, written))
-        await written.wait()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.wait_drained()
 
     async def send_eof(self) -> None:
         await self.wait_drained()
-        await self._transport.send_eof()
+        try:
+            self._transport.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         self._close_to_data()
-        self.closed.set()
-        await self._transport.aclose()
+        if not self.is_closed:
+            self.is_closed = True
+            trio.lowlevel.notify_closing(self._socket)
+            self._transport.close()
+            if self.on_close is not None:
+                self.on_close()
+        await trio.lowlevel.checkpoint()
 
 
-def _nothing(_stream_id: str) -> None:
+class _Outbox:
+    """What waits for a full socket. It exists while the socket is full: most never are."""
+
+    __slots__ = ("drained", "due", "posted", "posted_bytes", "rest")
+
+    def __init__(self, rest: memoryview | None) -> None:
+        self.rest = rest
+        self.posted: deque[tuple[bytes, trio.Event | None]] = deque()
+        self.posted_bytes = 0
+        self.due: dict[str, None] = {}  # as an ordered set
+        self.drained = trio.Event()
+
+    def post(self, frame: bytes, written: trio.Event | None = None) -> bool:
+        """Put a frame behind those that wait. Returns: whether these are not too many bytes."""
+        self.posted.append((frame, written))
+        self.posted_bytes += len(frame)
+        return self.posted_bytes <= MAX_POSTED_BYTES
+
+    async def queue(self, data: bytes) -> None:
+        """Put `data` behind what waits; return when it is written, or never will be."""
+        written = trio.Event()
+        self.post(data, written)
+        await written.wait()
+
+    def remember(self, stream_ids: Iterable[str]) -> int:
+        """Make streams due. Returns: how many were already, so that a frame of theirs is left out."""
+        due, skipped = self.due, 0
+        for stream_id in stream_ids:
+            # Who is due anew goes to the end, so that no stream is always the last one written.
+            if stream_id in due:
+                skipped += 1
+                del due[stream_id]
+            due[stream_id] = None
+        return skipped
+
+    def end(self) -> None:
+        """Tell everybody who waits."""
+        self.rest = None
+        for _, written in self.posted:
+            if written is not None:
+                written.set()
+        self.drained.set()
+
+
+def _refuse(_payload: bytes) -> NoReturn:
+    """Begin nothing: the socket is full, or at its end."""
+    raise BlockingIOError
+
+
+def _nothing(_client: DirectStream, _stream_id: str) -> None:
     """No stream has begun yet."""
 
 

@@ -1,21 +1,40 @@
 """WebSocket frames as bytes: what a server writes, whole and unmasked. Source: RFC 6455, section 5.2."""
 
-import struct
+from collections.abc import Iterable
 
 _FIN_TEXT = 0x81
 _FIN_CLOSE = 0x88
+_FIN_PING = 0x89
+
+PING = bytes((_FIN_PING, 0))
+"""Whoever receives it has to answer with a pong."""
 
 
 def text_frame(*parts: bytes) -> bytes:
     """One text message in one frame; the parts are joined."""
-    length = sum(map(len, parts))
+    return b"".join((_text_header(sum(map(len, parts))), *parts))
+
+
+def text_frames(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Text messages of two parts each, a frame a message, joined."""
+    pieces: list[bytes] = []
+    for first, second in messages:
+        pieces += _text_header(len(first) + len(second)), first, second
+    return b"".join(pieces)
+
+
+def _text_header(length: int) -> bytes:
+    if 126 <= length < 65536:
+        return ((_FIN_TEXT << 24) + (126 << 16) + length).to_bytes(4)
     if length < 126:
-        header = bytes((_FIN_TEXT, length))
-    elif length < 65536:
-        header = struct.pack("!BBH", _FIN_TEXT, 126, length)
-    else:
-        header = struct.pack("!BBQ", _FIN_TEXT, 127, length)
-    return b"".join((header, *parts))
+        return ((_FIN_TEXT << 8) + length).to_bytes(2)
+    return ((_FIN_TEXT << 72) + (127 << 64) + length).to_bytes(10)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame. `reason` has at most 123 bytes."""
+    payload = code.to_bytes(2) + reason.encode()
+    return bytes((_FIN_CLOSE, len(payload))) + payload
 
 
 def close_code_of(data: bytes) -> int | None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from market_depth.server.direct_stream import DirectStream
 from market_depth.server.gate import Welcome
 from market_depth.server.http import MAX_HEAD_BYTES, answer_request, error_page, send_page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from market_depth.server.direct_stream import DirectStream
     from market_depth.server.http import Routes
     from market_depth.server.websocket import WebSocketServer
 
@@ -67,7 +69,14 @@ async def open_listeners(host: str, port: int) -> list[socket.socket]:
 class Listener:
     """Accepts connections and serves each until it ends."""
 
-    def __init__(self, websocket: WebSocketServer, routes: Routes) -> None:
+    def __init__(
+        self,
+        make_stream: Callable[[socket.socket, trio.Nursery], DirectStream],
+        websocket: WebSocketServer,
+        routes: Routes,
+    ) -> None:
+        """`make_stream` takes over an accepted socket; the nursery may hold tasks of the stream."""
+        self._make_stream = make_stream
         self._websocket = websocket
         self._routes = routes
 
@@ -95,7 +104,7 @@ class Listener:
 
     async def _serve(self, connection: socket.socket, nursery: trio.Nursery) -> None:
         """Serve one connection. Whatever goes wrong ends with it."""
-        stream = DirectStream(connection, nursery, self._websocket.too_big)
+        stream = self._make_stream(connection, nursery)
         try:
             await self._converse(stream)
         except* Exception:  # a group: a failure may come together with the server's cancellation

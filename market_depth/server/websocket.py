@@ -95,9 +95,9 @@ class WebSocketServer:
         if connection is None:
             self._counts.connections_refused[Refusal.HANDSHAKE] += 1
             logger.info("handshake failed peer=%s", stream.peer)
-            if not stream.closed.is_set():
+            if not stream.is_closed:
                 await send_page(stream, error_page(HTTPStatus.BAD_REQUEST))
-        elif not stream.closed.is_set():
+        elif not stream.is_closed:
             # Broken by the client, or closed by `_close`, which has waited long enough.
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await linger(stream)
@@ -143,22 +143,17 @@ class WebSocketServer:
     ) -> WebSocketConnection | None:
         # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
         with trio.move_on_after(self._handshake_timeout_s) as limit:
-
-            async def give_up_when_closed() -> None:
-                await stream.closed.wait()
-                limit.cancel()
-
-            async with trio.open_nursery() as watch:
-                watch.start_soon(give_up_when_closed)
+            stream.on_close = limit.cancel
+            try:
                 request = await wrap_server_stream(
                     nursery,
                     stream,
                     max_message_size=self._limits.max_message_bytes,
                     message_queue_size=1,
                 )
-                connection = await request.accept(subprotocol=subprotocol)
-                watch.cancel_scope.cancel()
-            return connection
+                return await request.accept(subprotocol=subprotocol)
+            finally:
+                stream.on_close = None
         return None
 
     async def _meet(self, connection: WebSocketConnection, client: _Client) -> None:

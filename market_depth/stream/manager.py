@@ -6,10 +6,10 @@ plan and not for each client: a thousand pages that all subscribe alike are one 
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from market_depth.stream.publisher import Topic
+from protocol.codecs import market_data_head
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,13 +30,24 @@ Client = TypeVar("Client")
 class Plan(Generic[Client]):
     """Clients whose streams are equal, ids included."""
 
-    __slots__ = ("clients", "stream_ids", "streams")
+    __slots__ = ("_heads", "clients", "left", "stream_ids", "streams", "topics")
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self.streams = streams
+        self.topics = tuple(stream.topic for stream in streams)
         self.stream_ids = tuple(stream.stream_id for stream in streams)
-        self.clients: dict[Client, int] = {}
-        """Each with the number of its joining: one that left and came back has another."""
+        self.clients: dict[Client, None] = {}
+        self.left: set[Client] = set()
+        """Clients that left since this was last cleared, also those that came back."""
+        self._heads: tuple[bytes, ...] = ()
+
+    @property
+    def heads(self) -> tuple[bytes, ...]:
+        """The beginning of each stream's messages. Made when first asked for: of most plans only a part of a client's
+        subscriptions ever is, until the next comes."""
+        if not self._heads:
+            self._heads = tuple(map(market_data_head, self.stream_ids))
+        return self._heads
 
 
 class StreamManager(Generic[Client]):
@@ -47,7 +58,6 @@ class StreamManager(Generic[Client]):
         self._plan_of: dict[Client, Plan[Client]] = {}
         self._plans: dict[tuple[Stream, ...], Plan[Client]] = {}
         self._topics: dict[Topic, int] = {}
-        self._joinings = count()
 
     @property
     def topics(self) -> Mapping[Topic, int]:
@@ -105,6 +115,7 @@ class StreamManager(Generic[Client]):
         before = self._plan_of.pop(client, None)
         if before is not None:
             del before.clients[client]
+            before.left.add(client)
             if not before.clients:
                 del self._plans[before.streams]
         if streams:
@@ -112,7 +123,7 @@ class StreamManager(Generic[Client]):
             plan = self._plans.get(key)
             if plan is None:
                 plan = self._plans[key] = Plan(key)
-            plan.clients[client] = next(self._joinings)
+            plan.clients[client] = None
             self._plan_of[client] = plan
         else:
             self._streams.pop(client, None)

@@ -23,7 +23,7 @@ from market_depth.config import ServeConfig
 from market_depth.feeds.base import ChannelFeed, FeedError
 from market_depth.live_market import LiveMarket
 from market_depth.logging import LogLevel, configure
-from market_depth.metrics import Refusal
+from market_depth.metrics import Refusal, ServerCounts
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.gate import MAX_CONNECTIONS
 from market_depth.server.websocket import HANDSHAKE_TIMEOUT_S
@@ -58,7 +58,7 @@ class Wired:
     def __init__(self) -> None:
         self.sender, channel = trio.open_memory_channel[OrderEvents | FeedError](4)
         self.live = LiveMarket(ChannelFeed([BTC], channel))
-        self.broadcaster = Broadcaster(Publisher([self.live.market]), 1000)
+        self.broadcaster = Broadcaster(Publisher([self.live.market]), 1000, ServerCounts())
         self.client = WrittenStream()
         self.broadcaster.start(self.client.direct, Subscription("a", "BTCUSD", "MBP", 5))
 

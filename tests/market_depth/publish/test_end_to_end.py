@@ -17,6 +17,7 @@ from market_depth.feeds.gateway_url import parse_gateway_url
 from market_depth.feeds.pacing import Pacing, choose_pacing
 from market_depth.feeds.tcp import TcpFeed
 from market_depth.live_market import LiveMarket
+from market_depth.metrics import ServerCounts
 from market_depth.publish.publisher import Publisher
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.stream.publisher import Publisher as StreamPublisher
@@ -68,7 +69,7 @@ async def test_books_from_a_gateway_equal_those_of_its_file(tmp_path: Path, nurs
     assert len(feed.instruments) == 3
     engine = BookEngine()
     live = LiveMarket(feed)
-    await live.run(engine, Broadcaster(StreamPublisher([live.market]), 1000))
+    await live.run(engine, Broadcaster(StreamPublisher([live.market]), 1000, ServerCounts()))
     assert (feed.state, live.error, live.market.is_open) == (FeedState.COMPLETED, None, True)
     assert levels_of(engine, feed.instruments) == levels_of(expected, feed.instruments)
     nursery.cancel_scope.cancel()

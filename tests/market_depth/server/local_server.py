@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -13,6 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from market_depth.clock import ManualClock
 from market_depth.metrics import ServerCounts
 from market_depth.server.broadcaster import Broadcaster
+from market_depth.server.direct_stream import DirectStream
 from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http import json_page
@@ -73,14 +75,17 @@ class LocalServer:
     ) -> None:
         clock = ManualClock(WALL_NS)
         self.market = market
-        self.broadcaster = Broadcaster(Publisher([market]), interval_s)
+        self.counts = ServerCounts()
+        self.broadcaster = Broadcaster(Publisher([market]), interval_s, self.counts)
         self.heartbeats = Heartbeats(clock, 30)
         served: Mapping[str, tuple[DataType, ...]] = dict.fromkeys(market.instruments, ("MBO", "MBP"))
-        self.counts = ServerCounts()
         self.websocket = WebSocketServer(
             served, limits, self.broadcaster, self.heartbeats, clock, gate or Gate(), self.counts
         )
-        self.listener = Listener(self.websocket, routes or {"/": lambda: json_page({"hello": "world"})})
+        make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts)
+        self.listener = Listener(
+            make_stream, self.websocket, routes or {"/": lambda: json_page({"hello": "world"})}
+        )
         self.port = 0
 
     async def connect(self) -> trio.SocketStream:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import trio
 from wsproto.frame_protocol import FrameProtocol
 
+from market_depth.metrics import ServerCounts
 from market_depth.server.direct_stream import DirectStream
 from market_depth.server.frames import text_frame
 
@@ -21,6 +22,7 @@ class Pair(NamedTuple):
     stream: DirectStream
     client: trio.SocketStream
     client_socket: socket.socket
+    counts: ServerCounts
 
     def read_now(self) -> bytes:
         """What has arrived at the client, without waiting."""
@@ -40,7 +42,8 @@ async def direct_pair() -> AsyncIterator[Pair]:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     async with trio.open_nursery() as nursery:
         client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        pair = Pair(DirectStream(ours, nursery, TOO_BIG), client, theirs)
+        counts = ServerCounts()
+        pair = Pair(DirectStream(ours, nursery, TOO_BIG, counts), client, theirs, counts)
         try:
             yield pair
         finally:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from market_depth.metrics import ServerCounts
 from market_depth.server.broadcaster import CHUNK_WRITES, MAX_PAYLOAD_BYTES, Broadcaster
 from market_depth.stream.publisher import Publisher
 from protocol.codecs import decode_answer
@@ -35,7 +36,7 @@ class WrittenStream:
         self.is_full = False
         self.carried: list[list[str]] = []
         self.due: list[str] = []
-        self.newest: Callable[[str], bytes | None] = lambda _: None
+        self.newest: Callable[[DirectStream, str], bytes | None] = lambda *_: None
 
     @property
     def direct(self) -> DirectStream:
@@ -45,16 +46,29 @@ class WrittenStream:
     def frames(self) -> list[MarketData]:
         return [frame for _, frames in self.writes for frame in frames]
 
-    def offer(self, payload: bytes, carried: Iterable[str], further: Iterable[str] = ()) -> None:
+    def write(self, payload: bytes) -> int:
+        if self.is_full:
+            raise BlockingIOError
+        self._take(payload)
+        return len(payload)
+
+    def refuse(self, _: OSError, carried: Iterable[str]) -> None:
+        self.remember(carried)
+
+    def offer(self, payload: bytes, carried: Iterable[str], further: Iterable[str] = ()) -> bool:
         if self.is_full:
             self.remember([*carried, *further])
-            return
+            return False
+        self._take(payload, further)
+        assert self.carried[-1] == list(carried)
+        return bool(payload)
+
+    def _take(self, payload: bytes, further: Iterable[str] = ()) -> None:
         answers = [decode_answer(text) for text in frame_texts(payload)]
         messages = [answer for answer in answers if isinstance(answer, MarketData)]
         self.carried.append([message.stream_id for message in messages])
-        assert self.carried[-1] == list(carried)
         for stream_id in further:
-            frame = self.newest(stream_id)
+            frame = self.newest(self.direct, stream_id)
             assert frame is not None
             message = decode_answer(frame_texts(frame)[0])
             assert isinstance(message, MarketData)
@@ -84,7 +98,7 @@ def six_streams() -> list[Subscription]:
 
 def make(market: WrittenMarket | None = None, interval_s: float = 0.3) -> tuple[WrittenMarket, Broadcaster]:
     market = market or WrittenMarket()
-    return market, Broadcaster(Publisher([market]), interval_s)
+    return market, Broadcaster(Publisher([market]), interval_s, ServerCounts())
 
 
 async def test_rounds_are_aligned_and_a_client_gets_all_its_streams_in_one_write(
@@ -119,7 +133,7 @@ async def test_a_book_is_encoded_once_a_round_however_many_receive_it() -> None:
     assert len(market.encoded) == 6
     assert all(len(client.writes[-1][1]) == 7 for client in clients)
     assert broadcaster.stream_count == 50 * 7
-    assert broadcaster.frames_sent == 50 * 7 * 2
+    assert broadcaster._counts.frames_sent == 50 * 7 * 2
 
 
 async def test_many_subscriptions_at_a_time_share_one_encoding(

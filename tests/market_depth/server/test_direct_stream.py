@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.frame_protocol import FrameProtocol
 
+from market_depth.metrics import ServerCounts
 from market_depth.server.direct_stream import MAX_POSTED, STALL_LIMIT_S, DirectStream
 from market_depth.server.frames import text_frame
 from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
@@ -23,11 +24,13 @@ def close_frame(code: int) -> bytes:
 def offer(stream: DirectStream, **texts: str) -> None:
     """Offer each stream's next frame, which is then the newest of the stream."""
     frames = {stream_id: text_frame(text.encode()) for stream_id, text in texts.items()}
-    latest = getattr(stream.newest, "__self__", None)
-    if not isinstance(latest, dict):
-        latest = {}
-        stream.newest = latest.get
+    latest: dict[str, bytes] = (getattr(stream.newest, "__defaults__", None) or ({},))[0]
     latest.update(frames)
+
+    def newest(_: DirectStream, stream_id: str, latest: dict[str, bytes] = latest) -> bytes | None:
+        return latest.get(stream_id)
+
+    stream.newest = newest
     stream.offer(b"".join(frames.values()), frames)
 
 
@@ -218,7 +221,7 @@ async def test_the_peer_is_named_as_it_is_reached(host: str | None, expected: st
             accepted, _ = listener.accept()
             accepted.setblocking(False)
             async with trio.open_nursery() as nursery:
-                stream = DirectStream(accepted, nursery, b"")
+                stream = DirectStream(accepted, nursery, b"", ServerCounts())
                 assert stream.peer == expected.format(client.getsockname()[1])
                 await stream.aclose()
 

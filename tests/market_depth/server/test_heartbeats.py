@@ -57,5 +57,6 @@ async def test_a_client_that_takes_nothing_has_no_beats_waiting(mock_clock: Mock
         for _ in range(5):
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
-        assert not pair.stream._posted
+        assert pair.stream._outbox is not None
+        assert not pair.stream._outbox.posted
         nursery.cancel_scope.cancel()

@@ -255,7 +255,8 @@ async def test_a_client_that_asks_without_reading_is_not_read_any_more() -> None
         for _ in range(20):
             await other.send(PING)
             assert isinstance(await other.answer(), HeartBeat)
-        assert len(slow._posted) <= MAX_POSTED + 2
+        assert slow._outbox is not None
+        assert len(slow._outbox.posted) <= MAX_POSTED + 2
         nursery.cancel_scope.cancel()
 
 
@@ -278,7 +279,8 @@ async def test_a_client_that_never_reads_holds_only_its_newest_frames_and_distur
             assert isinstance(frame, MarketData)
             sequences.append(frame.sequence)
         assert sequences == sorted(sequences)
-        assert sorted(slow._due) == ["ADAUSD", "BTCUSD"]
+        assert slow._outbox is not None
+        assert sorted(slow._outbox.due) == ["ADAUSD", "BTCUSD"]
 
 
 # Closing
