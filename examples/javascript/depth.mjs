@@ -3,6 +3,8 @@
 //   npm install
 //   node depth.mjs ws://127.0.0.1:8080/ BTCUSD,ETHUSD
 //   node depth.mjs ws://127.0.0.1:8080/ BTCUSD --frames 10       ends after 10 frames of market data
+//
+// A server that asks for a token is shown the one in MARKET_DEPTH_TOKEN.
 
 import { parseArgs } from 'node:util'
 import WebSocket from 'ws'
@@ -10,6 +12,9 @@ import WebSocket from 'ws'
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { frames: { type: 'string' } } })
 const [url = 'ws://127.0.0.1:8080/', symbols = 'BTCUSD'] = positionals
 const maxFrames = Number(values.frames ?? Infinity)
+
+const token = process.env.MARKET_DEPTH_TOKEN
+const headers = token ? { Authorization: `Bearer ${token}` } : {}
 
 // The client chooses the ids: every frame of a stream carries its own.
 const streams = new Map()
@@ -25,7 +30,7 @@ let failures = 0
 let frames = 0
 
 function connect() {
-  const socket = new WebSocket(url, { handshakeTimeout: 5_000 })
+  const socket = new WebSocket(url, { headers, handshakeTimeout: 5_000 })
   let reason = 'closed'
   let silence
   const listen = () => {

@@ -3,10 +3,13 @@
 pip install trio-websocket
 python depth.py ws://127.0.0.1:8080/ BTCUSD,ETHUSD
 python depth.py ws://127.0.0.1:8080/ BTCUSD --frames 10       ends after 10 frames of market data
+
+A server that asks for a token is shown the one in MARKET_DEPTH_TOKEN.
 """
 
 import argparse
 import json
+import os
 import random
 from decimal import Decimal
 
@@ -17,9 +20,13 @@ from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
 async def main(url: str, symbols: list[str], frames: float) -> None:
     """Read, and read again after a random pause that grows from 0.5 s to 30 s while nobody answers."""
     failures = seen = 0
+    token = os.environ.get("MARKET_DEPTH_TOKEN")
+    headers = [("Authorization", f"Bearer {token}")] if token else []
     while seen < frames:
         try:
-            async with open_websocket_url(url, connect_timeout=5, disconnect_timeout=1) as socket:
+            async with open_websocket_url(
+                url, extra_headers=headers, connect_timeout=5, disconnect_timeout=1
+            ) as socket:
                 for symbol in symbols:
                     stream = {"stream_id": symbol, "symbol": symbol, "data_type": "MBP", "max_levels": 10}
                     await socket.send_message(json.dumps({"type": "Subscribe"} | stream))
@@ -31,7 +38,7 @@ async def main(url: str, symbols: list[str], frames: float) -> None:
                         print(top_of_book(message), flush=True)
                     elif message["type"] == "Error":
                         print(f"error {message['code']}: {message['message']}", flush=True)
-                        if message["code"] in {400, 404, 422}:  # the same request would be refused again
+                        if message["code"] in {400, 401, 404, 422}:  # the same request would be refused again
                             raise SystemExit(1)
         except (ConnectionClosed, HandshakeError, trio.TooSlowError) as error:
             failures += 1
