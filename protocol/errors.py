@@ -45,6 +45,7 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
+    NO_PONG = 4012
     NOT_AUTHORISED = 4503
 
     @property
@@ -57,6 +58,7 @@ _CLOSE_REASONS = {
     CloseCode.GOING_AWAY: "shutting down",
     CloseCode.POLICY_VIOLATION: "too many messages",
     CloseCode.MESSAGE_TOO_BIG: "message too big",
+    CloseCode.NO_PONG: "no pong",
     CloseCode.NOT_AUTHORISED: "not authorised",
 }
 

@@ -84,11 +84,11 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "is_broken",
         "is_closed",
         "is_closing",
-        "last_received",
         "newest",
         "on_close",
         "peer",
         "skipped",
+        "unanswered_pings",
         "write",
     )
 
@@ -126,7 +126,8 @@ class DirectStream(trio.abc.HalfCloseableStream):
         """What our close frame said, once it is on its way."""
         self.skipped = 0
         """How many frames were left out because a newer one of the same stream was due before they were written."""
-        self.last_received = trio.current_time()
+        self.unanswered_pings = 0
+        """How often the client was pinged since something came from it."""
         self.peer = _peer_text(connection)
         with contextlib.suppress(OSError):  # not every kind of socket has these
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -325,7 +326,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
             data = await self._receive(max_bytes or RECEIVE_BYTES)
-        self.last_received = trio.current_time()
+        self.unanswered_pings = 0
         return data
 
     async def _receive(self, size: int) -> bytes:

@@ -1,4 +1,8 @@
-"""Heartbeats without a timer for each client: one frame a second, to those whose turn it is."""
+"""Signs of life without a timer for each client: one write a second, to those whose turn it is.
+
+A client gets a heartbeat, and a WebSocket ping that it has to answer; any byte from it is an answer. Who is silent for too long
+is cut: its machine or its network is gone, and the system would not notice for hours.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from market_depth.server.frames import text_frame
+from market_depth.metrics import Cut
+from market_depth.server.frames import PING, close_frame, text_frame
 from protocol.codecs import encode
+from protocol.errors import CloseCode
 from protocol.messages import HeartBeat
 from protocol.timestamp import timestamp_text
 
@@ -15,21 +21,28 @@ if TYPE_CHECKING:
     from market_depth.clock import Clock
     from market_depth.server.direct_stream import DirectStream
 
+MAX_UNANSWERED = 3
+"""So many pings in a row may be left without an answer; when the next is due, the client is cut: after 90 to 120 s of silence
+at an interval of 30."""
+
 CHUNK = 256
 """So many writes, then other tasks get their turn."""
+
+_NO_PONG = close_frame(CloseCode.NO_PONG, CloseCode.NO_PONG.reason)
 
 
 class Heartbeats:
     """A wheel with a place for each second of the interval; a client keeps the place it got when it came."""
 
-    def __init__(self, clock: Clock, interval_s: int) -> None:
+    def __init__(self, clock: Clock, interval_s: int, max_unanswered: int = MAX_UNANSWERED) -> None:
         self._clock = clock
+        self._max_unanswered = max_unanswered
         self._places: list[dict[DirectStream, None]] = [{} for _ in range(interval_s)]
         self._place_of: dict[DirectStream, dict[DirectStream, None]] = {}
         self._now = 0
 
     def join(self, stream: DirectStream) -> None:
-        """Greet a client with its first heartbeat; the others follow, one every interval."""
+        """Greet a client with its first heartbeat; the others follow, one with a ping every interval."""
         place = self._place_of[stream] = self._places[self._now]
         place[stream] = None
         stream.post(self._frame())
@@ -45,11 +58,16 @@ class Heartbeats:
             due += 1
             await trio.sleep_until(due)
             self._now = (self._now + 1) % len(self._places)
-            frame = self._frame()
+            beat = self._frame() + PING
             for count, stream in enumerate(list(self._places[self._now]), start=1):
-                # Who does not take what was sent before has no use for a sign of life.
-                if not stream.is_full:
-                    stream.post(frame)
+                # Who does not take what was sent before has no use for a sign of life; how long it may take is limited, too.
+                if stream.is_full:
+                    pass
+                elif stream.unanswered_pings < self._max_unanswered:
+                    stream.unanswered_pings += 1
+                    stream.post(beat)
+                else:
+                    stream.cut(Cut.SILENT, _NO_PONG)
                 if count % CHUNK == 0:
                     await trio.lowlevel.checkpoint()
 

@@ -78,10 +78,11 @@ def test_a_row_of_the_table_has_a_reason_and_a_remedy(code: int) -> None:
     assert row.remedy.startswith(REMEDIES)
 
 
-def test_close_codes_are_those_of_rfc_6455_and_one_that_is_final() -> None:
+def test_close_codes_are_those_of_rfc_6455_and_our_own() -> None:
     assert {code.name: code.value for code in CloseCode} == {
         "GOING_AWAY": 1001,
         "POLICY_VIOLATION": 1008,
         "MESSAGE_TOO_BIG": 1009,
+        "NO_PONG": 4012,
         "NOT_AUTHORISED": 4503,
     }

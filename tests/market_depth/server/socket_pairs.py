@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import trio
-from wsproto.frame_protocol import FrameProtocol
+from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from market_depth.metrics import ServerCounts
 from market_depth.server.direct_stream import DirectStream
@@ -53,13 +53,15 @@ async def direct_pair() -> AsyncIterator[Pair]:
 
 
 def frame_texts(received: bytes) -> list[str]:
-    """The frames in a byte stream, which must be whole but for the last: texts, and the code of a close frame."""
+    """The frames in a byte stream, which must be whole but for the last: texts, the code of a close frame, `ping`."""
     reader = FrameProtocol(client=True, extensions=[])
     reader.receive_bytes(received)
     texts: list[str] = []
     text = ""
     for frame in reader.received_frames():
-        if isinstance(frame.payload, tuple):
+        if frame.opcode is Opcode.PING:
+            texts.append("ping")
+        elif isinstance(frame.payload, tuple):
             texts.append(str(int(frame.payload[0])))
         else:
             text += frame.payload if isinstance(frame.payload, str) else bytes(frame.payload).decode()

@@ -6,8 +6,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.frame_protocol import FrameProtocol
 
-from market_depth.metrics import ServerCounts
-from market_depth.server.direct_stream import MAX_POSTED, STALL_LIMIT_S, DirectStream
+from market_depth.metrics import Cut, ServerCounts
+from market_depth.server.direct_stream import MAX_POSTED, MAX_POSTED_BYTES, STALL_LIMIT_S, DirectStream
 from market_depth.server.frames import text_frame
 from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
 
@@ -172,6 +172,43 @@ async def test_a_client_that_takes_no_byte_is_cut_after_the_stall_limit(mock_clo
         mock_clock.jump(2)
         await pair.stream.wait_drained()
         assert pair.stream.is_broken
+        assert pair.counts.connections_cut == {Cut.STALLED: 1}
+
+
+async def test_a_client_with_too_many_bytes_of_unread_answers_is_cut() -> None:
+    async with direct_pair() as pair:
+        pair.stream.post(BIG)
+        answer = text_frame(b"x" * 60_000)
+        for _ in range(MAX_POSTED_BYTES // len(answer)):
+            pair.stream.post(answer)
+        assert not pair.stream.is_broken
+        pair.stream.post(answer)
+        assert pair.stream.is_broken
+        pair.stream.post(answer)
+        assert pair.counts.connections_cut == {Cut.BACKLOG: 1}
+        await pair.stream.wait_drained()
+
+
+async def test_frames_left_out_and_bytes_begun_are_counted() -> None:
+    async with direct_pair() as pair:
+        pair.stream.post(BIG)
+        for number in range(3):
+            offer(pair.stream, a=f"a{number}")
+        assert pair.stream.skipped == 2
+        assert pair.counts == ServerCounts(bytes_sent=len(BIG), frames_skipped=2)
+
+
+async def test_the_last_words_of_a_cut_wait_for_nobody() -> None:
+    async with direct_pair() as open_, direct_pair() as full:
+        full.stream.post(BIG)
+        for pair in (open_, full):
+            pair.stream.cut(Cut.SILENT, close_frame(4012))
+            pair.stream.cut(Cut.SILENT, close_frame(4012))
+            assert pair.counts.connections_cut == {Cut.SILENT: 1}
+        assert (open_.stream.close_code, full.stream.close_code) == (4012, None)
+        assert frame_texts(open_.read_now()) == ["4012"]
+        assert b"bye" not in full.read_now()
+        await full.stream.wait_drained()
 
 
 async def test_waiting_for_the_answers_does_not_wait_for_market_data() -> None:

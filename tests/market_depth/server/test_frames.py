@@ -1,7 +1,7 @@
 import pytest
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from market_depth.server.frames import close_code_of, text_frame
+from market_depth.server.frames import PING, close_code_of, close_frame, text_frame, text_frames
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
@@ -30,6 +30,19 @@ def test_text_frame_uses_the_shortest_length_form(length: int, header: bytes) ->
 
 def test_text_frame_joins_its_parts() -> None:
     assert text_frame(b"ab", b"", b"c") == text_frame(b"abc")
+
+
+def test_text_frames_are_those_of_the_messages_one_after_the_other() -> None:
+    messages = [(b"a" * 100, b"b" * size) for size in (0, 25, 26, 65_435, 65_436)]
+    assert text_frames(messages) == b"".join(text_frame(*message) for message in messages)
+    assert text_frames([]) == b""
+
+
+@pytest.mark.parametrize("reason", ["", "no pong", "·" * 61])
+def test_close_frames_and_pings_are_as_wsproto_writes_them(reason: str) -> None:
+    writer = FrameProtocol(client=False, extensions=[])
+    assert writer.close(4012, reason) == close_frame(4012, reason)
+    assert writer.ping() == PING
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1009, 4999])

@@ -4,6 +4,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from market_depth.clock import ManualClock
+from market_depth.metrics import Cut
 from market_depth.server.heartbeats import Heartbeats
 from tests.market_depth.server.local_server import WALL_NS
 from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
@@ -13,7 +14,7 @@ FIRST = '{"type":"HeartBeat","timestamp":"2026-09-21T14:13:20.000000Z"}'
 
 async def test_a_client_is_greeted_and_then_has_one_beat_every_interval(mock_clock: MockClock) -> None:
     clock = ManualClock(WALL_NS)
-    heartbeats = Heartbeats(clock, interval_s=5)
+    heartbeats = Heartbeats(clock, interval_s=5, max_unanswered=10)
     async with direct_pair() as first, direct_pair() as second, trio.open_nursery() as nursery:
         nursery.start_soon(heartbeats.run)
         await wait_all_tasks_blocked()
@@ -27,11 +28,11 @@ async def test_a_client_is_greeted_and_then_has_one_beat_every_interval(mock_clo
             await wait_all_tasks_blocked()
             for name, pair in (("first", first), ("second", second)):
                 for beat in frame_texts(pair.read_now()):
-                    came[name] += 1
+                    came[f"{name} ping" if beat == "ping" else name] += 1
                     if name == "first" and second_passed == 1:
                         assert beat == FIRST
         nursery.cancel_scope.cancel()
-    assert came == {"first": 1 + 3, "second": 1 + 2}
+    assert came == {"first": 1 + 3, "first ping": 3, "second": 1 + 2, "second ping": 2}
 
 
 async def test_a_client_that_left_gets_no_more_beats(mock_clock: MockClock) -> None:
@@ -59,4 +60,41 @@ async def test_a_client_that_takes_nothing_has_no_beats_waiting(mock_clock: Mock
             await wait_all_tasks_blocked()
         assert pair.stream._outbox is not None
         assert not pair.stream._outbox.posted
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_says_nothing_is_cut_after_the_pings_it_may_leave_unanswered(
+    mock_clock: MockClock,
+) -> None:
+    heartbeats = Heartbeats(ManualClock(WALL_NS), interval_s=1, max_unanswered=3)
+    async with direct_pair() as silent, direct_pair() as answering, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        for pair in (silent, answering):
+            heartbeats.join(pair.stream)
+        await wait_all_tasks_blocked()
+        for _ in range(4):
+            assert not silent.stream.is_broken
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+            await answering.client.send_all(b"pong, or anything else")
+            await answering.stream.receive_some()
+        assert (silent.stream.is_broken, answering.stream.is_broken) == (True, False)
+        assert frame_texts(silent.read_now()) == [FIRST, *[FIRST, "ping"] * 3, "4012"]
+        assert silent.stream.close_code == 4012
+        assert await silent.stream.receive_some() == b""
+        assert silent.counts.connections_cut == {Cut.SILENT: 1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_client_is_not_taken_for_a_silent_one(mock_clock: MockClock) -> None:
+    heartbeats = Heartbeats(ManualClock(WALL_NS), interval_s=1, max_unanswered=1)
+    async with direct_pair() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        heartbeats.join(pair.stream)
+        pair.stream.post(b"x" * 100_000)
+        for _ in range(5):
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert (pair.stream.is_full, pair.stream.is_broken) == (True, False)
         nursery.cancel_scope.cancel()
