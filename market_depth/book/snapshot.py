@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from market_depth.book import kernels
+from market_depth.book.clears import clears
 from market_depth.book.engine import BookEngine
-from protocol.events import UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
+from protocol.events import Action, Flag, OrderEvents, Side, order_events
 
 
 def snapshot(engine: BookEngine, ts_recv: int) -> OrderEvents:
@@ -21,32 +22,16 @@ def snapshot(engine: BookEngine, ts_recv: int) -> OrderEvents:
     listed = _listed_nodes(engine)
     books = range(engine.book_count)
     adds = [_adds(engine, book, side, listed) for book in books for side in (Side.BID, Side.ASK)]
-    return _one_event([_clears(engine, ts_recv), *adds], ts_recv)
-
-
-def cleared(engine: BookEngine, ts_recv: int) -> OrderEvents:
-    """The snapshot that leaves every book empty."""
-    return _one_event([_clears(engine, ts_recv)], ts_recv)
-
-
-def _one_event(parts: list[OrderEvents], ts_recv: int) -> OrderEvents:
-    events = np.concatenate(parts)
+    events = np.concatenate([cleared(engine, ts_recv), *adds])
     events["ts_recv"] = ts_recv
-    events["flags"] |= np.uint8(Flag.SNAPSHOT)
+    events["flags"] = events["flags"] & ~np.uint8(Flag.LAST) | np.uint8(Flag.SNAPSHOT)
     events["flags"][-1:] |= np.uint8(Flag.LAST)
     return events
 
 
-def _clears(engine: BookEngine, ts_event: int) -> OrderEvents:
-    keys = engine.arrays.books[: engine.book_count, kernels.BOOK_KEY]
-    events = order_events(len(keys))
-    events["instrument_id"] = keys >> 16
-    events["publisher_id"] = keys & 0xFFFF
-    events["ts_event"] = ts_event
-    events["price"] = UNDEF_PRICE
-    events["action"] = Action.CLEAR
-    events["side"] = Side.NONE
-    return events
+def cleared(engine: BookEngine, ts_recv: int) -> OrderEvents:
+    """The snapshot that leaves every book empty."""
+    return clears(engine.arrays.books[: engine.book_count, kernels.BOOK_KEY], ts_recv)
 
 
 def _adds(engine: BookEngine, book: int, side: Side, listed: npt.NDArray[np.bool_]) -> OrderEvents:

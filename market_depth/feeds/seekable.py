@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS, FeedError
+from market_depth.feeds.pacing import recorded_times
 from protocol.events import ORDER_EVENT, Flag
 
 if TYPE_CHECKING:
@@ -226,14 +227,8 @@ class SeekableRecording:
             events = events[: self._limit - read]
         self._is_read_out = not len(events) or read + len(events) == self._limit
         if len(events):
-            self._ahead = self._ahead.followed_by(Chunk(events, self._times_of(events)))
-
-    def _times_of(self, events: OrderEvents) -> Times:
-        """A record without a time, or with an earlier one than its predecessor, goes with its predecessor."""
-        before = self._ahead.times[-1] if len(self._ahead.times) else self.position_ns
-        times = events["ts_recv"].astype(np.int64)  # "no time" becomes -1
-        times[0] = max(times[0], before)
-        return np.maximum.accumulate(times, out=times)
+            before_ns = int(self._ahead.times[-1]) if len(self._ahead.times) else self.position_ns
+            self._ahead = self._ahead.followed_by(Chunk(events, recorded_times(events, before_ns)))
 
     def _follow(self, chunk: Chunk) -> None:
         """Apply records that are handed on or passed."""

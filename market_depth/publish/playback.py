@@ -8,7 +8,7 @@ import trio
 
 from market_depth.feeds.base import MAX_BATCH_RECORDS
 from market_depth.feeds.books_seen import BooksSeen
-from market_depth.feeds.pacing import LAST_NS, Pacing, Times
+from market_depth.feeds.pacing import LAST_NS, Pacing, Times, recorded_times
 from protocol.events import ORDER_EVENT, OrderEvents
 from protocol.timestamp import NS_PER_S
 
@@ -123,7 +123,8 @@ class Playback:
             self._records.close()
             self._records = None
             return True
-        times = self._recorded_times(events)
+        times = recorded_times(events, self._reached_ns)
+        self._reached_ns = int(times[-1])
         if self._start_ns is None:
             late = np.flatnonzero(events["ts_event"] >= self._from_ns)
             if not len(late):
@@ -135,14 +136,3 @@ class Playback:
         if self._loops:
             self._books.note(events)
         return True
-
-    def _recorded_times(self, events: OrderEvents) -> Times:
-        """When records were recorded, in ns since the epoch and never falling.
-
-        A record without a time, or with an earlier one than its predecessor, goes with its predecessor.
-        """
-        times = events["ts_recv"].astype(np.int64)  # "no time" becomes -1
-        times[0] = max(times[0], self._reached_ns)
-        np.maximum.accumulate(times, out=times)
-        self._reached_ns = int(times[-1])
-        return times

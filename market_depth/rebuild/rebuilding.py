@@ -20,8 +20,8 @@ from market_depth.feeds.dbn import DbnFile
 from market_depth.feeds.read_ahead import CHUNKS_IN_USE, ReadAhead
 from market_depth.rebuild.errors import CancelledError, IncompleteError
 from market_depth.rebuild.output import OutputFile
-from market_depth.rebuild.statistics import ApplyTimes, Statistics, best_of_book, final_books
-from protocol.events import Side, order_events
+from market_depth.rebuild.statistics import ApplyTimes, Statistics, final_books
+from protocol.events import order_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -107,7 +107,6 @@ def load_kernels(with_records: bool) -> float:
         SnapshotRecords(engine, {}, 1).apply(event)
     else:
         engine.apply(event)
-    best_of_book(engine, 0, Side.BID)
     return time.perf_counter() - started
 
 

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from market_depth.book import kernels
+from market_depth.book.views import PriceLevel, best_of_book
 from protocol.events import Side
 from protocol.instrument import Instrument
 
@@ -127,16 +125,12 @@ def final_book(engine: BookEngine, index: int, instrument: Instrument) -> FinalB
         active_orders=state.orders,
         bid_levels=state.bid_levels,
         ask_levels=state.ask_levels,
-        best_bid=bid and Level(instrument.price_text(bid[0]), *bid[1:]),
-        best_ask=ask and Level(instrument.price_text(ask[0]), *ask[1:]),
-        spread=instrument.price_text(ask[0] - bid[0]) if bid and ask else None,
+        best_bid=shown(bid, instrument),
+        best_ask=shown(ask, instrument),
+        spread=instrument.price_text(ask.price - bid.price) if bid and ask else None,
     )
 
 
-def best_of_book(engine: BookEngine, index: int, side: Side) -> tuple[int, int, int] | None:
-    """Price (1e-9), size (lots) and count of one book's best level, or None for an empty side."""
-    sides, level = np.array([2 * index + (side == Side.ASK)]), np.empty((1, 3), np.int64)
-    if not kernels.read_levels(engine.memory, sides, level):
-        return None
-    price, size, count = level[0].tolist()
-    return price, size, count
+def shown(level: PriceLevel | None, instrument: Instrument) -> Level | None:
+    """A best level, or that there is none, as statistics tell it."""
+    return Level(instrument.price_text(level.price), level.size, level.count) if level else None
