@@ -94,6 +94,7 @@ class TcpFeed:
         Raises: FeedError, at once when the gateway refuses what is asked.
         """
         feed = cls(url, key, open_stream, jitter or random.Random())
+        logger.info("connecting feed=%s timeout_s=%g", url.text, OPEN_TIMEOUT_S)
         try:
             with trio.move_on_after(OPEN_TIMEOUT_S):
                 await feed._begin()
@@ -170,7 +171,9 @@ class TcpFeed:
                 self._complaint = str(error)
                 await self._disconnect()
                 self._failures += 1
-                await trio.sleep(pause_s(self._failures, self._jitter))
+                pause = pause_s(self._failures, self._jitter)
+                logger.warning("not connected feed=%s reason=%s retry_s=%.1f", self.name, error, pause)
+                await trio.sleep(pause)
         self._failures = 0
         self._complaint = ""
         assert connection.metadata is not None, "records come behind the metadata"

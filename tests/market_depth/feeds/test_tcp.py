@@ -389,3 +389,20 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
     assert str(failure.value).startswith(f"{URL}: ")
     assert trio.current_time() - gateway.attempts[0] <= 15.01
     nursery.cancel_scope.cancel()
+
+
+async def test_opening_is_logged_at_its_beginning_and_with_every_failure(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gateway = FakeGateway(nursery, *[OSError(111, "Connection refused")] * 99)
+    with trio.move_on_after(0.4):
+        await open_feed(gateway)
+    assert [record.getMessage() for record in caplog.records][0] == f"connecting feed={URL} timeout_s=15"
+    with pytest.raises(FeedError):
+        await open_feed(gateway)
+    assert (
+        f"not connected feed={URL} reason=cannot connect: [Errno 111] Connection refused retry_s="
+        in caplog.text
+    )
+    nursery.cancel_scope.cancel()
