@@ -398,7 +398,7 @@ async def test_opening_is_logged_at_its_beginning_and_with_every_failure(
     gateway = FakeGateway(nursery, *[OSError(111, "Connection refused")] * 99)
     with trio.move_on_after(0.4):
         await open_feed(gateway)
-    assert [record.getMessage() for record in caplog.records][0] == f"connecting feed={URL} timeout_s=15"
+    assert caplog.records[0].getMessage() == f"connecting feed={URL} timeout_s=15"
     with pytest.raises(FeedError):
         await open_feed(gateway)
     assert (
