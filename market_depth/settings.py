@@ -29,7 +29,8 @@ class SettingsCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[Any]] = {}
         for option in self.get_params(ctx):
-            group = getattr(option, "rich_help_panel", None) or "Options"
+            own = "Arguments" if option.param_type_name == "argument" else "Options"
+            group = getattr(option, "rich_help_panel", None) or own
             groups.setdefault(group, []).append(option.get_help_record(ctx))
         for group, records in groups.items():
             with formatter.section(group):
