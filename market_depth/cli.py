@@ -15,6 +15,7 @@ from market_depth.logging import TRACE, LogLevel
 from market_depth.publish.command import publish as publish_command
 from market_depth.rebuild.command import replay as replay_command
 from market_depth.settings import EPILOG, SettingsCommand, load_config_file, setting
+from market_depth.store.command import EPILOG as RECORD_EPILOG
 from market_depth.store.command import record as record_command
 
 if TYPE_CHECKING:
@@ -331,7 +332,7 @@ def watch(
 
 
 app.command("replay")(replay_command)
-app.command("record")(record_command)
+app.command("record", cls=SettingsCommand, epilog=RECORD_EPILOG)(record_command)
 app.command("publish")(publish_command)
 app.add_typer(bench)
 

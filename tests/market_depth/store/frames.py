@@ -31,9 +31,21 @@ def frame_of(
     """The frame that a server sends of this book, by way of its JSON text."""
     text = resting_orders_text(instrument, bids, asks, now_ns)
     body = market_data_body(instrument.symbol, sequence, now_ns, text)
-    frame = decode_answer(market_data_head(instrument.symbol) + body)
+    return decoded((market_data_head(instrument.symbol) + body).decode())
+
+
+def decoded(text: str) -> MarketData:
+    """The frame of this text."""
+    frame = decode_answer(text)
     assert isinstance(frame, MarketData)
     return frame
+
+
+def frame_text(stream_id: str, *orders: Resting, sequence: int = 1, at_s: float = 60) -> str:
+    """What a server sends of these orders, so many seconds after START_NS."""
+    now_ns = START_NS + round(at_s * NS_PER_S)
+    body = market_data_body(ACME.symbol, sequence, now_ns, resting_orders_text(ACME, *book(*orders), now_ns))
+    return (market_data_head(stream_id) + body).decode()
 
 
 def book(*orders: Resting) -> tuple[RestingOrders, RestingOrders]:
@@ -50,8 +62,8 @@ def book(*orders: Resting) -> tuple[RestingOrders, RestingOrders]:
 
 
 def frame(*orders: Resting, sequence: int = 1, at_s: float = 60) -> MarketData:
-    """A frame of these orders, so many seconds after START_NS."""
-    return frame_of(*book(*orders), sequence, START_NS + round(at_s * NS_PER_S))
+    """The same as a client reads it."""
+    return decoded(frame_text(ACME.symbol, *orders, sequence=sequence, at_s=at_s))
 
 
 def shown(engine: BookEngine, instrument: Instrument = ACME) -> list[list[tuple[int, ...]]]:

@@ -1,6 +1,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -122,6 +123,22 @@ def test_the_market_opens_when_it_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
+        (["--levels", 5, "--events", 9], 2, "--levels needs --addr"),
+        (["--token", "x", "--events", 9], 2, "--token needs --addr"),
+        (["--addr", "there:1", "--events-per-second", 5], 2, "--events-per-second cannot go with --addr"),
+        (["--addr", "there:1", "--realtime"], 2, "--realtime cannot go with --addr"),
+        (["--addr", "there"], 2, "'there' is no address of a server (for example 127.0.0.1:8080)"),
+        (["--addr", "there:1", "--events", 0], 2, "--events: 0 are too few; give 1 or more"),
+        (
+            ["--addr", "there:1", "--duration", 0],
+            2,
+            "--duration: 0 seconds are too short; give more than 0",
+        ),
+        (
+            ["--addr", "there:1", "--levels", 1001],
+            2,
+            "--levels: 1001 cannot be; give an integer between 1 and 1000",
+        ),
         ([], 2, "a recording needs an end: give --events, --duration or --realtime"),
         (["--events", 0], 2, "simulator: 0 events are too few; give 1 or more"),
         (["--duration", -1], 2, "simulator: -1 seconds are too short; give more than 0"),
@@ -152,6 +169,18 @@ def test_a_wrong_call_is_told_in_one_line_and_leaves_no_file(
 ) -> None:
     result = run(tmp_path / "a.dbn", *options)
     assert (result.exit_code, result.stderr, result.stdout) == (code, f"market-depth: {text}\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nobody_listens_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        addr = f"127.0.0.1:{bound.getsockname()[1]}"
+        result = run(tmp_path / "a.dbn", "--addr", addr)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"market-depth: {addr}: cannot be reached: connection refused; start it, or give its address with --addr\n",
+    )
     assert not list(tmp_path.iterdir())
 
 
