@@ -182,17 +182,29 @@ class BookEngine:
     def counters(self) -> BookCounters:
         """What was seen so far, over all books."""
         state = self.arrays.state
-        actions = self.arrays.books[: self.book_count].sum(axis=0)
+        seen = self.arrays.books[: self.book_count, kernels.SEEN :].sum(axis=0).tolist()
+        adds, modifies, cancels, clears, trades, fills, nones = (
+            seen[action - kernels.ACTIONS_FROM]
+            for action in (
+                Action.ADD,
+                Action.MODIFY,
+                Action.CANCEL,
+                Action.CLEAR,
+                Action.TRADE,
+                Action.FILL,
+                Action.NONE,
+            )
+        )
         unknown_actions = int(state[kernels.UNKNOWN_ACTIONS])
         return BookCounters(
-            events=int(actions[kernels.ADDS : kernels.NONES + 1].sum()) + unknown_actions,
-            adds=int(actions[kernels.ADDS]),
-            modifies=int(actions[kernels.MODIFIES]),
-            cancels=int(actions[kernels.CANCELS]),
-            clears=int(actions[kernels.CLEARS]),
-            trades=int(actions[kernels.TRADES]),
-            fills=int(actions[kernels.FILLS]),
-            nones=int(actions[kernels.NONES]),
+            events=sum(seen) + unknown_actions,
+            adds=adds,
+            modifies=modifies,
+            cancels=cancels,
+            clears=clears,
+            trades=trades,
+            fills=fills,
+            nones=nones,
             unknown_orders=int(state[kernels.UNKNOWN_ORDERS]),
             duplicate_orders=int(state[kernels.DUPLICATE_ORDERS]),
             invalid_events=int(state[kernels.INVALID_EVENTS]) + unknown_actions,

@@ -58,6 +58,11 @@ EVENT_TS_RECV = 5
 
 ADD, MODIFY, CANCEL, CLEAR = int(Action.ADD), int(Action.MODIFY), int(Action.CANCEL), int(Action.CLEAR)
 TRADE, FILL, NONE = int(Action.TRADE), int(Action.FILL), int(Action.NONE)
+ACTIONS_FROM = (
+    64  # actions are letters, among the 32 bytes from here on: a set of them is a number with their bits set
+)
+ORDER_ACTIONS = sum(1 << (action - ACTIONS_FROM) for action in (ADD, MODIFY, CANCEL))
+KNOWN_ACTIONS = ORDER_ACTIONS | sum(1 << (action - ACTIONS_FROM) for action in (CLEAR, TRADE, FILL, NONE))
 BID, ASK, NO_SIDE = int(Side.BID), int(Side.ASK), int(Side.NONE)
 TOB = int(Flag.TOB)
 
@@ -65,8 +70,8 @@ TOB = int(Flag.TOB)
 BOOK_KEY = 0  # instrument id (32 bits), publisher id (16)
 SEQUENCE = 1  # how many events changed the book
 TS_EVENT, TS_RECV, FLAGS = 2, 3, 4  # of the last event
-ADDS, MODIFIES, CANCELS, CLEARS, TRADES, FILLS, NONES = 5, 6, 7, 8, 9, 10, 11  # events seen, by action
-BOOK_WORDS = 12
+SEEN = 5  # from here on: how many events of each action, by the last five bits of its letter
+BOOK_WORDS = SEEN + 32
 BOOK_KEY_MASK = (1 << 48) - 1
 
 # A side of a book, as 64-bit words: a row of Arrays.sides.
@@ -620,6 +625,17 @@ def discard_level(m: Memory, level: int, side: int, price: int) -> None:
 # --- Orders: their places in the queues ---
 
 
+class Event(NamedTuple):
+    """One event, unpacked."""
+
+    order_id: int
+    price: int
+    size: int
+    flags: int
+    side: int  # the byte: BID, ASK, NO_SIDE or rubbish
+    ts_event: int
+
+
 @inlined
 def size_of(m: Memory, order: int) -> int:
     """An order's size; sizes are unsigned."""
@@ -627,21 +643,21 @@ def size_of(m: Memory, order: int) -> int:
 
 
 @inlined
-def join_queue(m: Memory, order: int, side: int, price: int, size: int, placed: int) -> None:
-    """Put an order at the back of a level's queue."""
-    level = level_at(m, side, price)
-    touch(m, side, key_of(side, price))
+def join_queue(m: Memory, order: int, side: int, event: Event) -> None:
+    """Put an order at the back of the queue where its event says."""
+    level = level_at(m, side, event.price)
+    touch(m, side, key_of(side, event.price))
     m.sides[side * SIDE_WORDS + RESTING] += 1
     back = link(m, level, PREVIOUS)
-    set_word(m, order, PLACED, placed)
+    set_word(m, order, PLACED, event.ts_event)
     set_link(m, order, LEVEL, level)
-    set_link(m, order, SIZE, size)
+    set_link(m, order, SIZE, event.size)
     set_link(m, order, PREVIOUS, back)
     set_link(m, order, NEXT, level)
     set_link(m, back, NEXT, order)
     set_link(m, level, PREVIOUS, order)
     set_link(m, level, ORDERS, link(m, level, ORDERS) + 1)
-    set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size)
+    set_word(m, level, QUANTITY, word(m, level, QUANTITY) + event.size)
 
 
 @inlined
@@ -668,14 +684,6 @@ def resize(m: Memory, order: int, size: int) -> None:
     touch(m, side, key_of(side, word(m, level, PRICE)))
     set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size - size_of(m, order))
     set_link(m, order, SIZE, size)
-
-
-@inlined
-def remove_order(m: Memory, order: int, place: int) -> None:
-    """Take an order, whose id stands at `place`, out of the book."""
-    leave_queue(m, order)
-    erase_id(m, place)
-    return_node(m, order)
 
 
 @outlined
@@ -750,17 +758,6 @@ def move_books(books: Int64s, count: int, table: Int32s) -> None:
 # --- Events ---
 
 
-class Event(NamedTuple):
-    """One event, unpacked."""
-
-    order_id: int
-    price: int
-    size: int
-    flags: int
-    side: int  # the byte: BID, ASK, NO_SIDE or rubbish
-    ts_event: int
-
-
 @inlined
 def rests(event: Event) -> bool:
     """Whether an order of this price and size can stand in a book. NO_KEY as a price would break the pads."""
@@ -785,97 +782,77 @@ def new_order(m: Memory, event: Event) -> int:
 
 
 @inlined
-def enter(m: Memory, order: int, side: int, event: Event) -> None:
-    """Put an order where its event says."""
-    join_queue(m, order, side, event.price, event.size, event.ts_event)
+def change_order(m: Memory, book: int, key: int, action: int, event: Event) -> int:
+    """Add, cancel or modify an order. Returns 1 if the book changed.
 
+    An add places an order, also one that rests already. A cancel reduces an order where it stands, or removes it. A modify
+    leaves an order in its place that only becomes smaller, moves any other to the back, and removes it without a price or a
+    size; a side of NO_SIDE leaves it on the side it has. It adds an unknown order: the stream began after that.
 
-@inlined
-def add(m: Memory, book: int, key: int, event: Event) -> int:
-    """Add an order; one that rests already moves to its new place. Returns 1 if the book changed."""
-    if not names_side(event):
-        m.state[INVALID_EVENTS] += 1
-        return 0
-    if event.flags & TOB:
-        return replace_side(m, side_of(book, event), event)
-    if not rests(event):
+    One path for the three: with one for each there is three times as much to compile.
+    """
+    can_enter = names_side(event) and rests(event)
+    if action == ADD and not can_enter:
         m.state[INVALID_EVENTS] += 1
         return 0
     hashed = id_hash(event.order_id, key)
     place = find_id(m, hashed, event.order_id, book)
+    side = side_of(book, event)
     if m.ids[place] == 0:
+        if action != ADD:
+            m.state[UNKNOWN_ORDERS] += 1
+        if action == CANCEL or not can_enter:
+            return 0
         order = new_order(m, event)
         m.ids[place] = hashed & HIGH | order
     else:
-        m.state[DUPLICATE_ORDERS] += 1
         order = m.ids[place] & LOW
+        level, size = link(m, order, LEVEL), size_of(m, order)
+        if action == CANCEL:
+            if event.size == 0:
+                m.state[INVALID_EVENTS] += 1
+                return 0
+            left, stays = size - event.size, True
+        elif action == MODIFY:
+            if not names_side(event):
+                if event.side != NO_SIDE:
+                    m.state[INVALID_EVENTS] += 1
+                    return 0
+                side = link(m, level, SIDE)
+            left = event.size if rests(event) else 0
+            stays = left <= size and word(m, level, PRICE) == event.price and link(m, level, SIDE) == side
+        else:
+            m.state[DUPLICATE_ORDERS] += 1
+            left, stays = event.size, False
+        if stays and left > 0:
+            resize(m, order, left)
+            return 1 if left != size else 0
         leave_queue(m, order)
-    enter(m, order, side_of(book, event), event)
+        if left <= 0:
+            erase_id(m, place)
+            return_node(m, order)
+            return 1
+    join_queue(m, order, side, event)
     return 1
 
 
 @outlined
-def replace_side(m: Memory, side: int, event: Event) -> int:
+def replace_side(m: Memory, book: int, event: Event) -> int:
     """A top-of-book publisher's new best: all it has on that side. Without a price or a size the side is empty."""
+    if not names_side(event):
+        m.state[INVALID_EVENTS] += 1
+        return 0
+    side = side_of(book, event)
     changed = clear_side(m, side)
     if not rests(event):
         return changed
-    enter(m, new_order(m, event), side, event)
+    join_queue(m, new_order(m, event), side, event)
     return 1
 
 
 @inlined
-def cancel(m: Memory, book: int, key: int, event: Event) -> int:
-    """Reduce an order in its place, or remove it. Returns 1 if the book changed."""
-    place = find_id(m, id_hash(event.order_id, key), event.order_id, book)
-    if m.ids[place] == 0:
-        m.state[UNKNOWN_ORDERS] += 1
-        return 0
-    if event.size == 0:
-        m.state[INVALID_EVENTS] += 1
-        return 0
-    order = m.ids[place] & LOW
-    left = size_of(m, order) - event.size
-    if left > 0:
-        resize(m, order, left)
-    else:
-        remove_order(m, order, place)
-    return 1
-
-
-@inlined
-def modify(m: Memory, book: int, key: int, event: Event) -> int:
-    """Resize an order in its place, move it to another, or remove it. Returns 1 if the book changed.
-
-    An unknown order is added: the stream began after it. A side of NO_SIDE leaves an order on the side it has.
-    """
-    hashed = id_hash(event.order_id, key)
-    place = find_id(m, hashed, event.order_id, book)
-    if m.ids[place] == 0:
-        m.state[UNKNOWN_ORDERS] += 1
-        if not (rests(event) and names_side(event)):
-            return 0
-        new_side = side_of(book, event)
-        order = new_order(m, event)
-        m.ids[place] = hashed & HIGH | order
-    else:
-        order = m.ids[place] & LOW
-        level = link(m, order, LEVEL)
-        side = link(m, level, SIDE)
-        new_side = side_of(book, event) if names_side(event) else side
-        if not (names_side(event) or event.side == NO_SIDE):
-            m.state[INVALID_EVENTS] += 1
-            return 0
-        if not rests(event):
-            remove_order(m, order, place)
-            return 1
-        size = size_of(m, order)
-        if new_side == side and word(m, level, PRICE) == event.price and event.size <= size:
-            resize(m, order, event.size)
-            return 1 if event.size < size else 0
-        leave_queue(m, order)
-    enter(m, order, new_side, event)
-    return 1
+def is_among(actions: int, byte: int) -> bool:
+    return byte ^ ACTIONS_FROM < 32 and (actions >> (byte & 31)) & 1 == 1
 
 
 @inlined
@@ -886,8 +863,7 @@ def apply_event(m: Memory, events: Pointer, at: int) -> int:
     """
     body = events[at + EVENT_BODY]
     action = (body >> 48) & 0xFF
-    counter = counter_of(action)
-    if counter == 0:
+    if not is_among(KNOWN_ACTIONS, action):
         m.state[UNKNOWN_ACTIONS] += 1
         return -1
     key = book_key(events[at + EVENT_HEADER])
@@ -900,42 +876,20 @@ def apply_event(m: Memory, events: Pointer, at: int) -> int:
         (body >> 56) & 0xFF,
         events[at + EVENT_TS_EVENT],
     )
-    changed = 0
-    if action == ADD:
-        changed = add(m, book, key, event)
-    elif action == CANCEL:
-        changed = cancel(m, book, key, event)
-    elif action == MODIFY:
-        changed = modify(m, book, key, event)
-    elif action == CLEAR:
-        changed = clear_side(m, 2 * book) | clear_side(m, 2 * book + 1)
     row = book * BOOK_WORDS
-    m.books[row + counter] += 1
-    m.books[row + SEQUENCE] += changed
+    m.books[row + SEEN + (action & 31)] += 1
     m.books[row + TS_EVENT] = event.ts_event
     m.books[row + TS_RECV] = events[at + EVENT_TS_RECV]
     m.books[row + FLAGS] = event.flags
+    changed = 0
+    if action == ADD and event.flags & TOB:
+        changed = replace_side(m, book, event)
+    elif is_among(ORDER_ACTIONS, action):
+        changed = change_order(m, book, key, action, event)
+    elif action == CLEAR:
+        changed = clear_side(m, 2 * book) | clear_side(m, 2 * book + 1)
+    m.books[row + SEQUENCE] += changed
     return book
-
-
-@inlined
-def counter_of(action: int) -> int:
-    """The word of a book that counts events of this action; 0 for a byte that is none."""
-    if action == ADD:
-        return ADDS
-    if action == CANCEL:
-        return CANCELS
-    if action == MODIFY:
-        return MODIFIES
-    if action == FILL:
-        return FILLS
-    if action == TRADE:
-        return TRADES
-    if action == CLEAR:
-        return CLEARS
-    if action == NONE:
-        return NONES
-    return 0
 
 
 @inlined
