@@ -131,11 +131,6 @@ class BookEngine:
         while arena_needed > len(self.arrays.keys):
             self._use(with_larger_arena(self.arrays))
 
-    def touch_all(self) -> None:
-        """Let every level count as changed: for who begins to tell changes of the tops, and knows none yet."""
-        self.arrays.sides[:, kernels.BEST_TOUCHED] = kernels.ABOVE_KEYS
-        self.arrays.sides[:, kernels.WORST_TOUCHED] = kernels.NO_KEY
-
     @property
     def book_count(self) -> int:
         """How many books there are; their indexes are those below it."""
@@ -182,7 +177,7 @@ class BookEngine:
     def counters(self) -> BookCounters:
         """What was seen so far, over all books."""
         state = self.arrays.state
-        seen = self.arrays.books[: self.book_count, kernels.SEEN :].sum(axis=0).tolist()
+        seen = state[kernels.SEEN :].tolist()
         adds, modifies, cancels, clears, trades, fills, nones = (
             seen[action - kernels.ACTIONS_FROM]
             for action in (

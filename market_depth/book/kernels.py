@@ -16,8 +16,6 @@ What the arrays hold (`Arrays`), and what is true of them between two events:
 - **Ids**: a hash table by open addressing from (order id, book) to node. An entry is the hash's upper 32 bits and the
   node in the lower; 0 is empty. It has two places for every node of the pool, so it is never more than half full.
   Deletion shifts later entries back: there are no tombstones.
-- **Touches**: for each side the range of keys whose levels changed since a reader of tops last looked. `apply_and_show` and
-  `apply_and_record` go by it, and forget it.
 - **Level cache**: a direct-mapped guess from (price, side) to level. An entry names a living level or node 0.
 - **Books** are found by (instrument, publisher) in a second hash table and register themselves when first seen.
 
@@ -70,18 +68,13 @@ TOB = int(Flag.TOB)
 BOOK_KEY = 0  # instrument id (32 bits), publisher id (16)
 SEQUENCE = 1  # how many events changed the book
 TS_EVENT, TS_RECV, FLAGS = 2, 3, 4  # of the last event
-SEEN = 5  # from here on: how many events of each action, by the last five bits of its letter
-BOOK_WORDS = SEEN + 32
+BOOK_WORDS = 8  # with those unused a row is a cache line
 BOOK_KEY_MASK = (1 << 48) - 1
 
 # A side of a book, as 64-bit words: a row of Arrays.sides.
 BASE, COUNT, CAPACITY = 0, 1, 2  # in the arena: where the run starts, how long it is, how long it may become
 RESTING = 3  # its orders
-BEST_TOUCHED, WORST_TOUCHED = (
-    4,
-    5,
-)  # the range of keys whose levels changed since a top was last brought up to date
-SIDE_WORDS = 6
+SIDE_WORDS = 4
 
 # A node, as 64-bit words of Arrays.nodes …
 ORDER_ID, PLACED = 0, 1  # an order: its id; ts_event of the event that gave it its place
@@ -103,7 +96,9 @@ LARGEST_SIDE = 5  # the greatest CAPACITY
 UNKNOWN_ORDERS, DUPLICATE_ORDERS, INVALID_EVENTS = 6, 7, 8
 UNKNOWN_ACTIONS = 9  # those of the invalid events whose action no book counts
 TOO_LARGE = 10  # whether a clear left the nodes mostly unused
-STATE_WORDS = 11
+UNTOLD = 11  # whether events were applied of which nobody was told who tells tops
+SEEN = 12  # from here on: how many events of each action, by the last five bits of its letter
+STATE_WORDS = SEEN + 32
 
 SPARSE = 16
 """A clear that leaves fewer than one in so many nodes in use asks for smaller arrays …"""
@@ -520,28 +515,6 @@ def position_of(m: Memory, side: int, key: int) -> int:
 
 
 @inlined
-def touch(m: Memory, side: int, key: int) -> None:
-    """Note that the level of a key changes, comes or goes."""
-    at = side * SIDE_WORDS
-    m.sides[at + BEST_TOUCHED] = max(m.sides[at + BEST_TOUCHED], key)
-    m.sides[at + WORST_TOUCHED] = min(m.sides[at + WORST_TOUCHED], key)
-
-
-@inlined
-def forget_touches(m: Memory, side: int) -> None:
-    m.sides[side * SIDE_WORDS + BEST_TOUCHED] = NO_KEY
-    m.sides[side * SIDE_WORDS + WORST_TOUCHED] = ABOVE_KEYS
-
-
-@inlined
-def touched_sides(m: Memory, book: int) -> tuple[int, int]:
-    """The first touched side of a book, and the one behind the last. Mostly it is one: a loop, and nothing to guess."""
-    bids, asks = 2 * book, 2 * book + 1
-    first = bids + (m.sides[bids * SIDE_WORDS + BEST_TOUCHED] == NO_KEY)
-    return first, asks + (m.sides[asks * SIDE_WORDS + BEST_TOUCHED] != NO_KEY)
-
-
-@inlined
 def cache_place(side: int, price: int) -> int:
     return (((price ^ (side << 40)) * GOLDEN) >> (64 - LEVEL_CACHE_BITS)) & (LEVEL_CACHE_SIZE - 1)
 
@@ -646,7 +619,6 @@ def size_of(m: Memory, order: int) -> int:
 def join_queue(m: Memory, order: int, side: int, event: Event) -> None:
     """Put an order at the back of the queue where its event says."""
     level = level_at(m, side, event.price)
-    touch(m, side, key_of(side, event.price))
     m.sides[side * SIDE_WORDS + RESTING] += 1
     back = link(m, level, PREVIOUS)
     set_word(m, order, PLACED, event.ts_event)
@@ -665,7 +637,6 @@ def leave_queue(m: Memory, order: int) -> None:
     """Take an order out of its level's queue, and an emptied level out of its side."""
     level = link(m, order, LEVEL)
     side = link(m, level, SIDE)
-    touch(m, side, key_of(side, word(m, level, PRICE)))
     m.sides[side * SIDE_WORDS + RESTING] -= 1
     before, after = link(m, order, PREVIOUS), link(m, order, NEXT)
     set_link(m, before, NEXT, after)
@@ -680,8 +651,6 @@ def leave_queue(m: Memory, order: int) -> None:
 def resize(m: Memory, order: int, size: int) -> None:
     """Change an order's size where it stands."""
     level = link(m, order, LEVEL)
-    side = link(m, level, SIDE)
-    touch(m, side, key_of(side, word(m, level, PRICE)))
     set_word(m, level, QUANTITY, word(m, level, QUANTITY) + size - size_of(m, order))
     set_link(m, order, SIZE, size)
 
@@ -700,7 +669,6 @@ def clear_side(m: Memory, side: int) -> int:
             forget_id(m, order, book_key)
             return_node(m, order)
             order = after
-        touch(m, side, m.keys[i])
         discard_level(m, level, side, word(m, level, PRICE))
     m.sides[at + COUNT] = m.sides[at + RESTING] = 0
     if m.node_capacity > FIRST_NODES and SPARSE * m.state[USED] < m.node_capacity:
@@ -740,7 +708,6 @@ def register_book(m: Memory, key: int, place: int) -> int:
         base = m.state[ARENA_USED] + PAD
         m.sides[side * SIDE_WORDS + BASE] = base
         m.sides[side * SIDE_WORDS + CAPACITY] = FIRST_CAPACITY
-        forget_touches(m, side)
         m.state[ARENA_USED] = base + FIRST_CAPACITY
     return book
 
@@ -756,6 +723,27 @@ def move_books(books: Int64s, count: int, table: Int32s) -> None:
 
 
 # --- Events ---
+
+
+class Change(NamedTuple):
+    """What an event did to a book: whether that is another one now, and the levels that are others, came or went.
+
+    ABOVE_KEYS as a key stands for all levels of a side, NOWHERE as a side for none.
+    """
+
+    is_real: int
+    left_side: int  # where an order left, or was resized
+    left_key: int
+    joined_side: int  # where an order joined
+    joined_key: int
+
+
+NOWHERE = -1
+
+
+@inlined
+def unchanged() -> Change:
+    return Change(0, NOWHERE, NO_KEY, NOWHERE, NO_KEY)
 
 
 @inlined
@@ -782,72 +770,81 @@ def new_order(m: Memory, event: Event) -> int:
 
 
 @inlined
-def change_order(m: Memory, book: int, key: int, action: int, event: Event) -> int:
-    """Add, cancel or modify an order. Returns 1 if the book changed.
+def change_order(m: Memory, book: int, key: int, action: int, event: Event) -> Change:
+    """Add, cancel or modify an order.
 
     An add places an order, also one that rests already. A cancel reduces an order where it stands, or removes it. A modify
     leaves an order in its place that only becomes smaller, moves any other to the back, and removes it without a price or a
     size; a side of NO_SIDE leaves it on the side it has. It adds an unknown order: the stream began after that.
 
-    One path for the three: with one for each there is three times as much to compile.
+    One path for the three: with one for each, the compiler took twice as long.
     """
     can_enter = names_side(event) and rests(event)
     if action == ADD and not can_enter:
         m.state[INVALID_EVENTS] += 1
-        return 0
+        return unchanged()
     hashed = id_hash(event.order_id, key)
     place = find_id(m, hashed, event.order_id, book)
     side = side_of(book, event)
+    left_side, left_key = NOWHERE, NO_KEY
     if m.ids[place] == 0:
         if action != ADD:
             m.state[UNKNOWN_ORDERS] += 1
         if action == CANCEL or not can_enter:
-            return 0
+            return unchanged()
         order = new_order(m, event)
         m.ids[place] = hashed & HIGH | order
     else:
         order = m.ids[place] & LOW
         level, size = link(m, order, LEVEL), size_of(m, order)
+        left_side = link(m, level, SIDE)
+        left_key = key_of(left_side, word(m, level, PRICE))
         if action == CANCEL:
             if event.size == 0:
                 m.state[INVALID_EVENTS] += 1
-                return 0
+                return unchanged()
             left, stays = size - event.size, True
         elif action == MODIFY:
             if not names_side(event):
                 if event.side != NO_SIDE:
                     m.state[INVALID_EVENTS] += 1
-                    return 0
-                side = link(m, level, SIDE)
+                    return unchanged()
+                side = left_side
             left = event.size if rests(event) else 0
-            stays = left <= size and word(m, level, PRICE) == event.price and link(m, level, SIDE) == side
+            stays = left <= size and side == left_side and key_of(side, event.price) == left_key
         else:
             m.state[DUPLICATE_ORDERS] += 1
             left, stays = event.size, False
         if stays and left > 0:
             resize(m, order, left)
-            return 1 if left != size else 0
+            return Change(1 if left != size else 0, left_side, left_key, NOWHERE, NO_KEY)
         leave_queue(m, order)
         if left <= 0:
             erase_id(m, place)
             return_node(m, order)
-            return 1
+            return Change(1, left_side, left_key, NOWHERE, NO_KEY)
     join_queue(m, order, side, event)
-    return 1
+    return Change(1, left_side, left_key, side, key_of(side, event.price))
 
 
 @outlined
-def replace_side(m: Memory, book: int, event: Event) -> int:
+def replace_side(m: Memory, book: int, event: Event) -> Change:
     """A top-of-book publisher's new best: all it has on that side. Without a price or a size the side is empty."""
     if not names_side(event):
         m.state[INVALID_EVENTS] += 1
-        return 0
+        return unchanged()
     side = side_of(book, event)
     changed = clear_side(m, side)
-    if not rests(event):
-        return changed
-    join_queue(m, new_order(m, event), side, event)
-    return 1
+    if rests(event):
+        join_queue(m, new_order(m, event), side, event)
+        changed = 1
+    return Change(changed, side, ABOVE_KEYS, NOWHERE, NO_KEY)
+
+
+@inlined
+def clear_book(m: Memory, book: int) -> Change:
+    bids, asks = 2 * book, 2 * book + 1
+    return Change(clear_side(m, bids) | clear_side(m, asks), bids, ABOVE_KEYS, asks, ABOVE_KEYS)
 
 
 @inlined
@@ -856,16 +853,17 @@ def is_among(actions: int, byte: int) -> bool:
 
 
 @inlined
-def apply_event(m: Memory, events: Pointer, at: int) -> int:
+def apply_event(m: Memory, events: Pointer, at: int) -> tuple[int, Change]:
     """Apply the event whose first word is `events[at]`. It may need all that `has_room` promises.
 
-    Returns: its book, or -1 if its action is none.
+    Returns: its book, or -1 if its action is none, and what it did to that.
     """
     body = events[at + EVENT_BODY]
     action = (body >> 48) & 0xFF
     if not is_among(KNOWN_ACTIONS, action):
         m.state[UNKNOWN_ACTIONS] += 1
-        return -1
+        return -1, unchanged()
+    m.state[SEEN + (action & 31)] += 1
     key = book_key(events[at + EVENT_HEADER])
     book = book_of(m, key)
     event = Event(
@@ -876,20 +874,19 @@ def apply_event(m: Memory, events: Pointer, at: int) -> int:
         (body >> 56) & 0xFF,
         events[at + EVENT_TS_EVENT],
     )
+    change = unchanged()
+    if action == ADD and event.flags & TOB:
+        change = replace_side(m, book, event)
+    elif is_among(ORDER_ACTIONS, action):
+        change = change_order(m, book, key, action, event)
+    elif action == CLEAR:
+        change = clear_book(m, book)
     row = book * BOOK_WORDS
-    m.books[row + SEEN + (action & 31)] += 1
+    m.books[row + SEQUENCE] += change.is_real
     m.books[row + TS_EVENT] = event.ts_event
     m.books[row + TS_RECV] = events[at + EVENT_TS_RECV]
     m.books[row + FLAGS] = event.flags
-    changed = 0
-    if action == ADD and event.flags & TOB:
-        changed = replace_side(m, book, event)
-    elif is_among(ORDER_ACTIONS, action):
-        changed = change_order(m, book, key, action, event)
-    elif action == CLEAR:
-        changed = clear_side(m, 2 * book) | clear_side(m, 2 * book + 1)
-    m.books[row + SEQUENCE] += changed
-    return book
+    return book, change
 
 
 @inlined
@@ -933,6 +930,7 @@ def apply_events(call: int) -> int:
     m, words, count = memory(asked[CALL_MEMORY]), int64s(asked[CALL_EVENTS]), asked[CALL_COUNT]
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
+    m.state[UNTOLD] = 1
     for at in range(0, end, EVENT_WORDS):
         if not has_room(m):
             return at // EVENT_WORDS
@@ -1068,22 +1066,30 @@ def show_pair(m: Memory, t: Tops, side: int, rank: int) -> None:
     set_pair(t, side >> 1, rank, side & 1, price, quantity, orders)
 
 
-@inlined
-def update_top(m: Memory, t: Tops, side: int) -> None:
-    """Bring one side of a book's top up to date."""
-    best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
-    forget_touches(m, side)
+@outlined
+def show_pairs(m: Memory, t: Tops, side: int, rank: int) -> None:
+    """Bring all levels of a side's top up to date that are not better than a rank."""
     count = min(m.sides[side * SIDE_WORDS + COUNT], t.depth)
-    rank, end = rank_of(m, side, best, count), count
+    for other in range(rank, count):
+        show_pair(m, t, side, other)
+    for other in range(max(rank, count), t.depth):
+        set_pair(t, side >> 1, other, side & 1, NO_PRICE, 0, 0)
+
+
+@inlined
+def update_top(m: Memory, t: Tops, side: int, key: int) -> None:
+    """Bring a side's top up to date after a change of the level of a key, or of all with ABOVE_KEYS."""
+    if side == NOWHERE:
+        return
+    count = min(m.sides[side * SIDE_WORDS + COUNT], t.depth)
+    rank = rank_of(m, side, key, count)
     if rank >= t.depth:
         return
-    price = t.words[((side >> 1) * t.depth + rank) * PAIR_WORDS + PAIR_PRICE + (side & 1)]
-    if best == worst and rank < count and key_after(m, side, rank) == key_of(side, price):
-        end = rank + 1  # only resized
-    for other in range(rank, end):
-        show_pair(m, t, side, other)
-    for other in range(count, t.depth):
-        set_pair(t, side >> 1, other, side & 1, NO_PRICE, 0, 0)
+    shown = t.words[((side >> 1) * t.depth + rank) * PAIR_WORDS + PAIR_PRICE + (side & 1)]
+    if rank < count and key_after(m, side, rank) == key and key_of(side, key) == shown and key != ABOVE_KEYS:
+        show_pair(m, t, side, rank)
+    else:
+        show_pairs(m, t, side, rank)
 
 
 @kernel
@@ -1096,32 +1102,53 @@ def apply_and_show(
     """
     m = memory(address)
     t = Tops(int64s(tops_address), int32s(tops_address), chars(tops_address), depth)
-    out = Tops(int64s(pairs_address), int32s(pairs_address), chars(pairs_address), depth)
+    words = int64s(events)
+    end = count * EVENT_WORDS
+    large = m.state[USED] >= PREFETCH_NODES
+    if m.state[UNTOLD]:
+        for side in range(2 * m.state[BOOKS]):
+            show_pairs(m, t, side, 0)
+        m.state[UNTOLD] = 0
+    at = 0
+    last = m.book_capacity
+    while at < end and has_room(m):
+        if large:
+            prefetch_ahead(m, words, at, end)
+        book, change = apply_event(m, words, at)
+        # The top before this event's is copied only now: right after it was written, wide loads would wait for it.
+        if at > 0:
+            copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
+        update_top(m, t, change.left_side, change.left_key)
+        update_top(m, t, change.joined_side, change.joined_key)
+        last = book if book >= 0 else m.book_capacity
+        at += EVENT_WORDS
+    if at > 0:
+        copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
+    return at // EVENT_WORDS
+
+
+@inlined
+def copy_top(t: Tops, book: int, pairs_address: int, row: int) -> None:
+    size = 8 * PAIR_WORDS * t.depth
+    for i in range(0, size, 8 * PAIR_WORDS):
+        copy_32(chars(pairs_address), row * size + i, t.bytes, book * size + i)
+
+
+@kernel
+def apply_and_show_best(address: int, events: int, count: int, pairs_address: int) -> int:
+    """`apply_and_show` of one level, which is sooner read than found to be right."""
+    m = memory(address)
+    out = Tops(int64s(pairs_address), int32s(pairs_address), chars(pairs_address), 1)
     words = int64s(events)
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
     at = 0
-    last = -1
     while at < end and has_room(m):
         if large:
             prefetch_ahead(m, words, at, end)
-        book = apply_event(m, words, at)
-        if depth == 1:  # sooner read than found to be right
-            show_best(m, out, book, at // EVENT_WORDS)
-            at += EVENT_WORDS
-            continue
-        # The top before this event's is copied only now: right after it was written, wide loads would wait for it.
-        if at > 0:
-            copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
-        last = m.book_capacity
-        if book >= 0:
-            last = book
-            first, after = touched_sides(m, book)
-            for side in range(first, after):
-                update_top(m, t, side)
+        book, _ = apply_event(m, words, at)
+        show_best(m, out, book, at // EVENT_WORDS)
         at += EVENT_WORDS
-    if at > 0 and depth > 1:
-        copy_top(t, last, pairs_address, at // EVENT_WORDS - 1)
     return at // EVENT_WORDS
 
 
@@ -1136,13 +1163,6 @@ def show_best(m: Memory, out: Tops, book: int, row: int) -> None:
             set_pair(out, row, 0, parity, price, quantity, orders)
         else:
             set_pair(out, row, 0, parity, NO_PRICE, 0, 0)
-
-
-@inlined
-def copy_top(t: Tops, book: int, pairs_address: int, row: int) -> None:
-    size = 8 * PAIR_WORDS * t.depth
-    for i in range(0, size, 8 * PAIR_WORDS):
-        copy_32(chars(pairs_address), row * size + i, t.bytes, book * size + i)
 
 
 # --- Time: what each event takes ---
@@ -1253,6 +1273,11 @@ WRITTEN = 1  # bytes of text so far
 EVERY_EVENT = 2  # whether also events that left the best levels as they were are told
 RECORD_STATE_WORDS = 3
 
+# A side's words in RecordArrays.sides.
+SHOWN = 0  # how many of its levels were told last
+BEST_TOUCHED, WORST_TOUCHED = 1, 2  # the range of keys whose levels changed since then
+RECORD_SIDE_WORDS = 4
+
 # A book's words in RecordArrays.books.
 HEAD_LENGTH = 0  # of its record's beginning; 0 while that is unknown
 ENDS_ARE_FLAGGED = 1  # whether a record of the book had the flag LAST
@@ -1270,7 +1295,7 @@ class RecordArrays(NamedTuple):
     state: Int64s
     books: Int64s  # (n, RECORD_BOOK_WORDS)
     heads: Bytes  # (n, m): each book's record up to its time
-    shown: Int64s  # (2n,): how many levels of a side were told last
+    sides: Int64s  # (2n, RECORD_SIDE_WORDS)
     rows: Int64s  # (2n, levels, ROW_WORDS): the levels told last, best first
     text: Bytes
 
@@ -1281,7 +1306,7 @@ class Records(NamedTuple):
     state: Pointer
     books: Pointer
     heads: Pointer
-    shown: Pointer
+    sides: Pointer
     rows: Pointer
     row_texts: Pointer
     text: Pointer
@@ -1298,7 +1323,7 @@ def record_words(arrays: RecordArrays) -> Int64s:
             address_of(arrays.state),
             address_of(arrays.books),
             address_of(arrays.heads),
-            address_of(arrays.shown),
+            address_of(arrays.sides),
             address_of(arrays.rows),
             address_of(arrays.rows),
             address_of(arrays.text),
@@ -1390,16 +1415,46 @@ def refresh_row(m: Memory, r: Records, side: int, rank: int) -> int:
 
 
 @inlined
+def shown(r: Records, side: int) -> int:
+    return r.sides[side * RECORD_SIDE_WORDS + SHOWN]
+
+
+@inlined
+def touch(r: Records, side: int, key: int) -> None:
+    """Note that the level of a key is another, comes or goes, or all of a side with ABOVE_KEYS."""
+    if side == NOWHERE:
+        return
+    at = side * RECORD_SIDE_WORDS
+    r.sides[at + BEST_TOUCHED] = max(r.sides[at + BEST_TOUCHED], key)
+    r.sides[at + WORST_TOUCHED] = min(r.sides[at + WORST_TOUCHED], NO_KEY if key == ABOVE_KEYS else key)
+
+
+@inlined
+def forget_touches(r: Records, side: int) -> None:
+    r.sides[side * RECORD_SIDE_WORDS + BEST_TOUCHED] = NO_KEY
+    r.sides[side * RECORD_SIDE_WORDS + WORST_TOUCHED] = ABOVE_KEYS
+
+
+@inlined
+def touched_sides(r: Records, book: int) -> tuple[int, int]:
+    """The first touched side of a book, and the one behind the last. Mostly it is one: a loop, and nothing to guess."""
+    bids, asks = 2 * book, 2 * book + 1
+    first = bids + (r.sides[bids * RECORD_SIDE_WORDS + BEST_TOUCHED] == NO_KEY)
+    return first, asks + (r.sides[asks * RECORD_SIDE_WORDS + BEST_TOUCHED] != NO_KEY)
+
+
+@inlined
 def shows(r: Records, side: int, rank: int, key: int) -> bool:
     """Whether the level shown at a rank is that of a key."""
-    return rank < r.shown[side] and r.rows[(side * r.levels + rank) * ROW_WORDS + ROW_KEY] == key
+    return rank < shown(r, side) and r.rows[(side * r.levels + rank) * ROW_WORDS + ROW_KEY] == key
 
 
 @inlined
 def show_side(m: Memory, r: Records, side: int) -> int:
     """Bring the shown levels of a side up to date. Returns 1 if they are others now."""
-    best, worst = m.sides[side * SIDE_WORDS + BEST_TOUCHED], m.sides[side * SIDE_WORDS + WORST_TOUCHED]
-    forget_touches(m, side)
+    at = side * RECORD_SIDE_WORDS
+    best, worst = r.sides[at + BEST_TOUCHED], r.sides[at + WORST_TOUCHED]
+    forget_touches(r, side)
     count = min(m.sides[side * SIDE_WORDS + COUNT], r.levels)
     rank = rank_of(m, side, best, count)
     if rank >= r.levels:
@@ -1413,35 +1468,35 @@ def show_side(m: Memory, r: Records, side: int) -> int:
 @inlined
 def show_level(m: Memory, r: Records, side: int, count: int, rank: int, key: int) -> int:
     """`show_side` after changes of the one level that has or had a key, and with it a rank."""
-    shown, first = r.shown[side], side * r.levels
+    had, first = shown(r, side), side * r.levels
     is_there = rank < count and key_after(m, side, rank) == key
     was_there = shows(r, side, rank, key)
     if is_there and was_there:
         return refresh_row(m, r, side, rank)
     if is_there:
-        for row in range(first + min(shown, r.levels - 1), first + rank, -1):
+        for row in range(first + min(had, r.levels - 1), first + rank, -1):
             move_row(r, row - 1, row)
         fill_row(m, r, side, rank)
     elif was_there:
-        for row in range(first + rank, first + shown - 1):
+        for row in range(first + rank, first + had - 1):
             move_row(r, row + 1, row)
-        if count == shown:
-            fill_row(m, r, side, shown - 1)
-    r.shown[side] = count
+        if count == had:
+            fill_row(m, r, side, had - 1)
+    r.sides[side * RECORD_SIDE_WORDS + SHOWN] = count
     return 1 if is_there or was_there else 0
 
 
 @inlined
 def show_levels(m: Memory, r: Records, side: int, count: int, rank: int) -> int:
     """`show_side` after any changes at a rank and below."""
-    changed = 1 if count != r.shown[side] else 0
+    changed = 1 if count != shown(r, side) else 0
     for other in range(rank, count):
         if shows(r, side, other, key_after(m, side, other)):
             changed |= refresh_row(m, r, side, other)
         else:
             fill_row(m, r, side, other)
             changed = 1
-    r.shown[side] = count
+    r.sides[side * RECORD_SIDE_WORDS + SHOWN] = count
     return changed
 
 
@@ -1458,7 +1513,7 @@ def write_row_text(r: Records, at: int, row: int) -> int:
 
 @inlined
 def write_best(r: Records, at: int, side: int) -> int:
-    if r.shown[side] == 0:
+    if shown(r, side) == 0:
         return write_null(r.text, at)
     return write_row_text(r, at, side * r.levels) - 1
 
@@ -1466,9 +1521,9 @@ def write_best(r: Records, at: int, side: int) -> int:
 @inlined
 def write_side(r: Records, at: int, side: int) -> int:
     first = side * r.levels
-    for row in range(first, first + r.shown[side]):
+    for row in range(first, first + shown(r, side)):
         at = write_row_text(r, at, row)
-    return at - 1 if r.shown[side] > 0 else at
+    return at - 1 if shown(r, side) > 0 else at
 
 
 write_time_name = _constant_text('","timestamp_ns":')
@@ -1511,7 +1566,7 @@ def tell(m: Memory, r: Records, book: int) -> bool:
     if r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH] == 0 or r.state[WRITTEN] > r.last_start:
         return False
     changed = r.state[EVERY_EVENT]
-    first, end = touched_sides(m, book)
+    first, end = touched_sides(r, book)
     for side in range(first, end):
         changed |= show_side(m, r, side)
     if changed:
@@ -1539,6 +1594,10 @@ def apply_and_record(address: int, records_address: int, events: int, count: int
     words = int64s(events)
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
+    if m.state[UNTOLD]:
+        for side in range(2 * m.state[BOOKS]):
+            touch(r, side, ABOVE_KEYS)
+        m.state[UNTOLD] = 0
     at = 0
     while True:
         if r.state[DUE] >= 0:
@@ -1549,7 +1608,9 @@ def apply_and_record(address: int, records_address: int, events: int, count: int
             break
         if large:
             prefetch_ahead(m, words, at, end)
-        book = apply_event(m, words, at)
+        book, change = apply_event(m, words, at)
+        touch(r, change.left_side, change.left_key)
+        touch(r, change.joined_side, change.joined_key)
         if book >= 0 and ends_event(r, book, m.books[book * BOOK_WORDS + FLAGS]):
             r.state[DUE] = book
         at += EVENT_WORDS

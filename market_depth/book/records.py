@@ -23,7 +23,7 @@ import numpy as np
 
 from market_depth.book import kernels
 from market_depth.book.engine import BookEngine, event_words
-from market_depth.book.kernels import Bytes, RecordArrays
+from market_depth.book.kernels import Bytes, Int64s, RecordArrays
 from protocol.events import ORDER_EVENT, OrderEvents
 
 TEXT_BYTES = 1 << 18
@@ -57,7 +57,7 @@ class SnapshotRecords:
         self._headed = 0
         self._use(empty_arrays(len(engine.arrays.books), levels))
         self._arrays.state[kernels.EVERY_EVENT] = every_event
-        engine.touch_all()
+        engine.arrays.state[kernels.UNTOLD] = 1
 
     def apply(self, events: OrderEvents) -> bytes:
         """Apply a batch to the engine. Returns the records that it led to, each with a line break behind it.
@@ -123,10 +123,18 @@ def empty_arrays(places: int, levels: int) -> RecordArrays:
         state=state,
         books=np.zeros((places, kernels.RECORD_BOOK_WORDS), np.int64),
         heads=np.zeros((places, FIRST_HEAD_BYTES), np.uint8),
-        shown=np.zeros(2 * places, np.int64),
+        sides=untouched_sides(2 * places),
         rows=np.zeros((2 * places, levels, kernels.ROW_WORDS), np.int64),
         text=text_for(FIRST_HEAD_BYTES, levels),
     )
+
+
+def untouched_sides(count: int) -> Int64s:
+    """So many sides, of which nothing was told and nothing has changed."""
+    sides = np.zeros((count, kernels.RECORD_SIDE_WORDS), np.int64)
+    sides[:, kernels.BEST_TOUCHED] = kernels.NO_KEY
+    sides[:, kernels.WORST_TOUCHED] = kernels.ABOVE_KEYS
+    return sides
 
 
 def with_places(arrays: RecordArrays, places: int) -> RecordArrays:
@@ -137,7 +145,7 @@ def with_places(arrays: RecordArrays, places: int) -> RecordArrays:
     return arrays._replace(
         books=np.concatenate([arrays.books, more.books]),
         heads=heads,
-        shown=np.concatenate([arrays.shown, more.shown]),
+        sides=np.concatenate([arrays.sides, more.sides]),
         rows=np.concatenate([arrays.rows, more.rows]),
     )
 

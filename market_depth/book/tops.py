@@ -36,7 +36,7 @@ class TopOfBook:
         self._engine = engine
         self._depth = depth
         self._tops = self._empty(len(engine.arrays.books))
-        engine.touch_all()
+        engine.arrays.state[kernels.UNTOLD] = 1
 
     def apply(self, events: OrderEvents, out: LevelPairs | None = None) -> LevelPairs:
         """Apply a batch. Returns the tops, shape (events, depth): rows of `out` if it is given, else of a new array.
@@ -57,14 +57,17 @@ class TopOfBook:
         left = count
         while True:
             self._follow()
-            applied = kernels.apply_and_show(
-                self._engine.memory,
-                kernels.address_of(self._tops),
-                self._depth,
-                address,
-                left,
-                top_address,
-            )
+            if self._depth == 1:
+                applied = kernels.apply_and_show_best(self._engine.memory, address, left, top_address)
+            else:
+                applied = kernels.apply_and_show(
+                    self._engine.memory,
+                    kernels.address_of(self._tops),
+                    self._depth,
+                    address,
+                    left,
+                    top_address,
+                )
             left -= applied
             if not left:
                 return out[:count]
