@@ -120,7 +120,7 @@ class BookEngine:
 
     def make_room(self) -> None:
         """Double what a kernel that stopped early found too small, or shrink what a clear left mostly unused."""
-        if self.arrays.state[kernels.TOO_LARGE]:
+        if self.arrays.state[kernels.STOP] & kernels.TOO_LARGE:
             self._use(compacted(self.arrays))
         state = self.arrays.state
         if state[kernels.USED] + 2 > len(self.arrays.nodes):
@@ -130,6 +130,7 @@ class BookEngine:
         arena_needed = state[kernels.ARENA_USED] + 2 * (kernels.PAD + state[kernels.LARGEST_SIDE])
         while arena_needed > len(self.arrays.keys):
             self._use(with_larger_arena(self.arrays))
+        self.arrays.state[kernels.STOP] = 0
 
     @property
     def book_count(self) -> int:

@@ -95,10 +95,13 @@ ARENA_USED = 4  # where the arena's free end starts
 LARGEST_SIDE = 5  # the greatest CAPACITY
 UNKNOWN_ORDERS, DUPLICATE_ORDERS, INVALID_EVENTS = 6, 7, 8
 UNKNOWN_ACTIONS = 9  # those of the invalid events whose action no book counts
-TOO_LARGE = 10  # whether a clear left the nodes mostly unused
+STOP = 10  # why no event may be applied before the arrays grow or shrink; 0, or any of …
 UNTOLD = 11  # whether events were applied of which nobody was told who tells tops
 SEEN = 12  # from here on: how many events of each action, by the last five bits of its letter
 STATE_WORDS = SEEN + 32
+
+FULL = 1  # there may be no room for another book, or for a side that doubles
+TOO_LARGE = 2  # a clear left the nodes mostly unused
 
 SPARSE = 16
 """A clear that leaves fewer than one in so many nodes in use asks for smaller arrays …"""
@@ -557,6 +560,14 @@ def insert_level(m: Memory, side: int, price: int, position: int) -> int:
     return level
 
 
+@inlined
+def stop_if_full(m: Memory) -> None:
+    """Ask for more memory when the next event might need more: a new book with two sides, or a side that doubles."""
+    arena_needed = m.state[ARENA_USED] + 2 * (PAD + m.state[LARGEST_SIDE])
+    if m.state[BOOKS] == m.book_capacity or arena_needed > m.arena_capacity:
+        m.state[STOP] |= FULL
+
+
 @outlined
 def relocate(m: Memory, side: int) -> int:
     """Give a side's run twice its room at the arena's free end. Returns how far it moved; what it leaves is lost."""
@@ -570,6 +581,7 @@ def relocate(m: Memory, side: int) -> int:
     m.sides[at + CAPACITY] = capacity
     m.state[ARENA_USED] = new_base + capacity
     m.state[LARGEST_SIDE] = max(m.state[LARGEST_SIDE], capacity)
+    stop_if_full(m)
     return new_base - base
 
 
@@ -672,7 +684,7 @@ def clear_side(m: Memory, side: int) -> int:
         discard_level(m, level, side, word(m, level, PRICE))
     m.sides[at + COUNT] = m.sides[at + RESTING] = 0
     if m.node_capacity > FIRST_NODES and SPARSE * m.state[USED] < m.node_capacity:
-        m.state[TOO_LARGE] = 1
+        m.state[STOP] |= TOO_LARGE
     return 1 if count > 0 else 0
 
 
@@ -709,6 +721,7 @@ def register_book(m: Memory, key: int, place: int) -> int:
         m.sides[side * SIDE_WORDS + BASE] = base
         m.sides[side * SIDE_WORDS + CAPACITY] = FIRST_CAPACITY
         m.state[ARENA_USED] = base + FIRST_CAPACITY
+    stop_if_full(m)
     return book
 
 
@@ -891,16 +904,8 @@ def apply_event(m: Memory, events: Pointer, at: int) -> tuple[int, Change]:
 
 @inlined
 def has_room(m: Memory) -> bool:
-    """Whether the worst event fits: two nodes, and either a new book with two new sides or a side that doubles.
-
-    Not either when the arrays are too large: to their owner that is the same call for others.
-    """
-    return (
-        m.state[USED] + 2 <= m.node_capacity
-        and m.state[BOOKS] < m.book_capacity
-        and m.state[ARENA_USED] + 2 * (PAD + m.state[LARGEST_SIDE]) <= m.arena_capacity
-        and m.state[TOO_LARGE] == 0
-    )
+    """Whether the worst event fits, which needs two nodes; whether the rest is large enough was asked when that grew."""
+    return m.state[USED] + 2 <= m.node_capacity and m.state[STOP] == 0
 
 
 @inlined

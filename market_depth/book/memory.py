@@ -87,7 +87,7 @@ def compacted(arrays: Arrays) -> Arrays:
     kernels.move_ids(entries & kernels.HIGH | new[entries & kernels.LOW], ids)
 
     state = arrays.state.copy()
-    state[kernels.FREE] = state[kernels.TOO_LARGE] = 0
+    state[kernels.FREE] = 0
     state[kernels.UNTOUCHED] = state[kernels.USED] = len(old)
     return with_small_arena(
         arrays._replace(
