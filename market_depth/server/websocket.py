@@ -194,6 +194,8 @@ class WebSocketServer:
             self._reply(stream, answer.message)
         if answer.hello is not None:
             logger.info("hello peer=%s client=%r", stream.peer, answer.hello.client)
+            if answer.hello.heartbeat_interval_s is not None:
+                self._heartbeats.set_interval(stream, answer.hello.heartbeat_interval_s)
         if answer.started is not None:
             logger.info("subscribed peer=%s %s", stream.peer, _described(answer.started))
             self._broadcaster.start(stream, answer.started)

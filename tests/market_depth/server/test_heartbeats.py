@@ -7,7 +7,7 @@ from market_depth.clock import ManualClock
 from market_depth.metrics import Cut
 from market_depth.server.heartbeats import Heartbeats
 from tests.market_depth.server.local_server import WALL_NS
-from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
+from tests.market_depth.server.socket_pairs import Pair, direct_pair, frame_texts
 
 FIRST = '{"type":"HeartBeat","timestamp":"2026-09-21T14:13:20.000000Z"}'
 
@@ -33,6 +33,32 @@ async def test_a_client_is_greeted_and_then_has_one_beat_every_interval(mock_clo
                         assert beat == FIRST
         nursery.cancel_scope.cancel()
     assert came == {"first": 1 + 3, "first ping": 3, "second": 1 + 2, "second ping": 2}
+
+
+async def test_a_client_may_have_heartbeats_at_an_interval_of_its_own(mock_clock: MockClock) -> None:
+    heartbeats = Heartbeats(ManualClock(WALL_NS), interval_s=6, max_unanswered=10)
+    async with direct_pair() as often, direct_pair() as seldom, trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        for pair in (often, seldom):
+            heartbeats.join(pair.stream)
+        heartbeats.set_interval(often.stream, 5)
+        heartbeats.set_interval(often.stream, 2)
+        heartbeats.set_interval(seldom.stream, 9)
+        letters = {FIRST: "b", "ping": "p"}
+        came: dict[Pair, list[str]] = {often: [], seldom: []}
+        for _ in range(12):
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+            for pair, each_second in came.items():
+                each_second.append("".join(letters[frame] for frame in frame_texts(pair.read_now())))
+        heartbeats.leave(often.stream)
+        heartbeats.leave(seldom.stream)
+        nursery.cancel_scope.cancel()
+    assert came[often] == ["b", "b", "", "b", "", "pb", "", "b", "", "b", "", "pb"]
+    assert came[seldom] == ["b", "", "", "", "", "p", "", "", "b", "", "", "p"]
+    assert not heartbeats._wishes
+    assert not heartbeats._wished
 
 
 async def test_a_client_that_left_gets_no_more_beats(mock_clock: MockClock) -> None:
