@@ -7,7 +7,7 @@ from market_depth.clock import ManualClock
 from market_depth.metrics import Cut
 from market_depth.server.heartbeats import Heartbeats
 from tests.market_depth.server.local_server import WALL_NS
-from tests.market_depth.server.socket_pairs import Pair, direct_pair, frame_texts
+from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
 
 FIRST = '{"type":"HeartBeat","timestamp":"2026-09-21T14:13:20.000000Z"}'
 
@@ -45,18 +45,18 @@ async def test_a_client_may_have_heartbeats_at_an_interval_of_its_own(mock_clock
         heartbeats.set_interval(often.stream, 2)
         heartbeats.set_interval(seldom.stream, 9)
         letters = {FIRST: "b", "ping": "p"}
-        came: dict[Pair, list[str]] = {often: [], seldom: []}
+        came: list[list[str]] = [[], []]
         for _ in range(12):
             await wait_all_tasks_blocked()
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
-            for pair, each_second in came.items():
+            for pair, each_second in zip((often, seldom), came, strict=True):
                 each_second.append("".join(letters[frame] for frame in frame_texts(pair.read_now())))
         heartbeats.leave(often.stream)
         heartbeats.leave(seldom.stream)
         nursery.cancel_scope.cancel()
-    assert came[often] == ["b", "b", "", "b", "", "pb", "", "b", "", "b", "", "pb"]
-    assert came[seldom] == ["b", "", "", "", "", "p", "", "", "b", "", "", "p"]
+    assert came[0] == ["b", "b", "", "b", "", "pb", "", "b", "", "b", "", "pb"]
+    assert came[1] == ["b", "", "", "", "", "p", "", "", "b", "", "", "p"]
     assert not heartbeats._wishes
     assert not heartbeats._wished
 
