@@ -22,7 +22,7 @@ from databento_dbn import Metadata, RType, Schema
 from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn_decoding import WORD
 from market_depth.feeds.dbn_definitions import definitions_path, read_definitions, with_steps
-from market_depth.feeds.dbn_instruments import instruments_in, mapped_symbols
+from market_depth.feeds.dbn_instruments import ids_in, instruments_in, mapped_symbols
 from market_depth.feeds.dbn_metadata import (
     MAGIC,
     NEWEST_VERSION,
@@ -135,8 +135,8 @@ class DbnFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Inferring tick sizes takes 6 ms, a quarter of what decompressing 16 MB takes: a reader may have the time only
-    # while a second thread decompresses.
+    # Inferring tick sizes takes up to 1 ms, as long as decompressing a chunk: a reader may have the time only while a
+    # second thread decompresses.
     @cached_property
     def instruments(self) -> tuple[Instrument, ...]:
         """What the beginning of the file names, and `name_late` found since."""
@@ -162,7 +162,7 @@ class DbnFile:
 
         They get their symbols from mappings passed meanwhile, and their tick sizes from `events`.
         """
-        late = [i for i in np.unique(events["instrument_id"]).tolist() if i not in self._known_ids]
+        late = [i for i in ids_in(events) if i not in self._known_ids]
         if not late:
             return ()
         symbols = {i: self._reader.symbols[i] for i in late if i in self._reader.symbols}

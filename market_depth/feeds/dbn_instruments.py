@@ -22,12 +22,12 @@ def instruments_in(
     """The instruments that `symbols` (by id) names, in its order, then those that only `events` have, by id.
 
     An id without a symbol is its own symbol. Where several ids share a symbol, the first keeps it (if it is not one of
-    those `taken` before) and the others are called `SYMBOL#ID`. Tick sizes are inferred from the prices in `events`; an instrument without prices gets the
-    step that fits all the others, and 0.01 if there are none. The lot size is 1.
+    those `taken` before) and the others are called `SYMBOL#ID`. Tick sizes are inferred from the prices in `events`; an
+    instrument without prices gets the step that fits all the others, and 0.01 if there are none. The lot size is 1.
     """
     tick_sizes = inferred_tick_sizes(events)
-    other_tick_size = gcd(*tick_sizes.values()) or NO_PRICES_TICK_SIZE
-    unnamed = (i for i in np.unique(events["instrument_id"]).tolist() if i not in symbols)
+    other_tick_size = gcd(*filter(None, tick_sizes.values())) or NO_PRICES_TICK_SIZE
+    unnamed = (i for i in tick_sizes if i not in symbols)
     id_of: dict[str, int] = {}
     for instrument_id, symbol in [*symbols.items(), *((i, str(i)) for i in unnamed)]:
         distinct = symbol
@@ -35,7 +35,7 @@ def instruments_in(
             distinct = f"{distinct}#{instrument_id}"
         id_of[distinct] = instrument_id
     return tuple(
-        Instrument(symbol, venue, instrument_id, tick_sizes.get(instrument_id, other_tick_size))
+        Instrument(symbol, venue, instrument_id, tick_sizes.get(instrument_id) or other_tick_size)
         for symbol, instrument_id in id_of.items()
     )
 
@@ -68,22 +68,41 @@ def mapped_symbols(metadata: Metadata) -> dict[int, str]:
     }
 
 
-def inferred_tick_sizes(events: OrderEvents) -> dict[int, int]:
-    """The coarsest step (1e-9) that all prices of an instrument are multiples of, by instrument id.
+def ids_in(events: OrderEvents) -> list[int]:
+    """The instrument ids of `events`, ascending."""
+    ids = events["instrument_id"]
+    # The heads of runs first: of one instrument's events, that takes a sixth of the time. Not by np.unique, which at
+    # its first call loads numpy.ma for 10 ms.
+    heads = np.sort(ids[_run_starts(ids)])
+    return [int(i) for i in heads[_run_starts(heads)]]
 
-    DBN's order records do not carry the tick size. A step above 1 says that few prices were seen and not how they
-    move, so it gives way to the power of ten that their decimals need: 0.01 for the one price 3720.25.
+
+def inferred_tick_sizes(events: OrderEvents) -> dict[int, int | None]:
+    """The coarsest step (1e-9) that all prices of an instrument are multiples of, by instrument id, ascending.
+
+    None where it has no prices. DBN's order records do not carry the tick size. A step above 1 says that few prices
+    were seen and not how they move, so it gives way to the power of ten that their decimals need: 0.01 for the one
+    price 3720.25.
     """
+    if not len(events):
+        return {}
     # By column: picking whole rows takes three times as long.
     ids, prices = events["instrument_id"], events["price"]
-    is_priced = (prices != UNDEF_PRICE) & (prices != 0)
-    ids, prices = ids[is_priced], prices[is_priced]
-    if not len(prices):
-        return {}
     order = np.argsort(ids, kind="stable")
-    distinct, starts = np.unique(ids[order], return_index=True)
-    steps: npt.NDArray[np.int64] = np.gcd.reduceat(prices[order], starts)
-    return {
-        instrument_id: step if step <= SCALE else 10 ** (SCALE_DIGITS - decimals_of(step))
-        for instrument_id, step in zip(distinct.tolist(), map(abs, steps.tolist()), strict=True)
-    }
+    ids, prices = ids[order], prices[order]
+    prices[prices == UNDEF_PRICE] = 0  # every step fits it
+    starts = _run_starts(ids)
+    steps: npt.NDArray[np.int64] = np.gcd.reduceat(prices, starts)
+    return dict(zip(ids[starts].tolist(), map(_tick_size, steps.tolist()), strict=True))
+
+
+def _run_starts(ids: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
+    """Where in `ids` an id stands that is not the one before."""
+    return np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: len(ids)])
+
+
+def _tick_size(step: int) -> int | None:
+    step = abs(step)
+    if step <= SCALE:
+        return step or None
+    return int(10 ** (SCALE_DIGITS - decimals_of(step)))

@@ -117,8 +117,9 @@ class Books:
         self._file = file
         self._engine = BookEngine()
         self._times = ApplyTimes()
+        self._levels = levels
         self._symbols: dict[int, str] = {}
-        self._records = SnapshotRecords(self._engine, self._symbols, levels)
+        self._records: SnapshotRecords | None = None
         self._named = 0  # how many books there were when their instruments were last looked at
         self.events = 0
         """How many were applied."""
@@ -134,8 +135,9 @@ class Books:
 
     def apply_and_write(self, events: OrderEvents, write: Callable[[memoryview], None]) -> None:
         """Apply a batch of events and hand over the records that they lead to, some at a time."""
-        if not self._symbols:
+        if self._records is None:
             self._symbols |= symbols_of(self._file.instruments)
+            self._records = SnapshotRecords(self._engine, self._symbols, self._levels)
         self._symbols |= symbols_of(self._file.name_late(events))
         writing_ns = 0
 

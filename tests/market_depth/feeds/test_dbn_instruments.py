@@ -4,7 +4,12 @@ from datetime import date
 import pytest
 from databento_dbn import SType
 
-from market_depth.feeds.dbn_instruments import inferred_tick_sizes, instruments_in, mapped_symbols
+from market_depth.feeds.dbn_instruments import (
+    ids_in,
+    inferred_tick_sizes,
+    instruments_in,
+    mapped_symbols,
+)
 from protocol.events import UNDEF_PRICE
 from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import DAY, NEXT_DAY, Intervals, adds, metadata
@@ -35,8 +40,15 @@ def test_tick_size_is_the_coarsest_step_that_fits_all_prices(prices: list[float]
 def test_without_prices_there_is_no_tick_size() -> None:
     events = adds(2)
     events["price"] = [0, UNDEF_PRICE]
-    assert inferred_tick_sizes(events) == {}
+    assert inferred_tick_sizes(events) == {7: None}
     assert inferred_tick_sizes(events[:0]) == {}
+
+
+@pytest.mark.parametrize("ids", [[], [5], [5, 5], [2, 9, 9, 2, 2, 1, 4_000_000_000], [7, 7, 7, 6]])
+def test_ids_are_told_once_ascending(ids: list[int]) -> None:
+    events = adds(len(ids))
+    events["instrument_id"] = ids
+    assert ids_in(events) == sorted(set(ids))
 
 
 def test_each_instrument_has_its_own_tick_size_and_one_without_prices_gets_a_step_that_fits_the_others() -> (
