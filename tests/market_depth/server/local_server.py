@@ -28,6 +28,7 @@ from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribe
 from protocol.session import Limits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Mapping
 
     from market_depth.server.http import Routes
@@ -72,6 +73,7 @@ class LocalServer:
         interval_s: float,
         routes: Routes | None,
         gate: Gate | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         clock = ManualClock(WALL_NS)
         self.market = market
@@ -82,7 +84,7 @@ class LocalServer:
         self.websocket = WebSocketServer(
             served, limits, self.broadcaster, self.heartbeats, clock, gate or Gate(), self.counts
         )
-        make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts)
+        make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts, tls=tls)
         self.listener = Listener(
             make_stream, self.websocket, routes or {"/": lambda: json_page({"hello": "world"})}
         )
@@ -180,9 +182,10 @@ async def local_server(
     interval_s: float = 0.02,
     routes: Routes | None = None,
     gate: Gate | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[LocalServer]:
     """A server that runs until the end of the block."""
-    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes, gate)
+    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes, gate, tls)
     [opened] = await open_listeners("127.0.0.1", 0)
     server.port = opened.getsockname()[1]
     async with trio.open_nursery() as nursery:

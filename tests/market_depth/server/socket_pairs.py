@@ -1,9 +1,11 @@
 """A `DirectStream` over a real socket pair with small buffers, and the other end of the pair."""
 
+from __future__ import annotations
+
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -11,6 +13,9 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from market_depth.metrics import ServerCounts
 from market_depth.server.direct_stream import DirectStream
 from market_depth.server.frames import text_frame
+
+if TYPE_CHECKING:
+    from tests.market_depth.server.certificates import Tls
 
 BUFFER_BYTES = 8 * 1024
 TOO_BIG = text_frame(b"too big")
@@ -20,7 +25,7 @@ class Pair(NamedTuple):
     """The server's stream and the client's socket."""
 
     stream: DirectStream
-    client: trio.SocketStream
+    client: trio.abc.Stream
     client_socket: socket.socket
     counts: ServerCounts
 
@@ -34,16 +39,23 @@ class Pair(NamedTuple):
 
 
 @asynccontextmanager
-async def direct_pair() -> AsyncIterator[Pair]:
-    """A connected pair, closed at the end."""
+async def direct_pair(tls: Tls | None = None) -> AsyncIterator[Pair]:
+    """A connected pair, closed at the end; with TLS after its handshake."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     async with trio.open_nursery() as nursery:
-        client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         counts = ServerCounts()
-        pair = Pair(DirectStream(ours, nursery, TOO_BIG, counts), client, theirs, counts)
+        stream = DirectStream(ours, nursery, TOO_BIG, counts, tls and tls.server)
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        client: trio.abc.Stream = plain
+        if tls is not None:
+            client = trio.SSLStream(plain, tls.client, server_hostname=tls.host)
+            async with trio.open_nursery() as shaking:
+                shaking.start_soon(client.send_all, b"!")
+                assert await stream.receive_some() == b"!"
+        pair = Pair(stream, client, theirs, counts)
         try:
             yield pair
         finally:
@@ -52,10 +64,10 @@ async def direct_pair() -> AsyncIterator[Pair]:
             nursery.cancel_scope.cancel()
 
 
-def frame_texts(received: bytes) -> list[str]:
+def frame_texts(received: bytes | bytearray) -> list[str]:
     """The frames in a byte stream, which must be whole but for the last: texts, the code of a close frame, `ping`."""
     reader = FrameProtocol(client=True, extensions=[])
-    reader.receive_bytes(received)
+    reader.receive_bytes(bytes(received))
     texts: list[str] = []
     text = ""
     for frame in reader.received_frames():
