@@ -41,6 +41,7 @@ from protocol.messages import DATA_TYPES
 from protocol.session import Limits
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
@@ -55,7 +56,6 @@ logger = logging.getLogger(__name__)
 FEED_KEY_VARIABLE = "MARKET_DEPTH_FEED_KEY"
 """The environment has the key that a live gateway wants proof of: a command line can be read by others."""
 
-HEARTBEAT_INTERVAL_S = 30
 SHUTDOWN_TIMEOUT_S = 5.0
 
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -88,8 +88,10 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         markets = [LiveMarket(feed) for feed in feeds]
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
         counts = ServerCounts()
-        broadcaster = Broadcaster(Publisher(live.market for live in markets), config.interval_ms / 1000, counts)
-        heartbeats = Heartbeats(clock, HEARTBEAT_INTERVAL_S)
+        broadcaster = Broadcaster(
+            Publisher(live.market for live in markets), config.interval_ms / 1000, counts
+        )
+        heartbeats = Heartbeats(clock, config.heartbeat_interval_s, config.max_unanswered_pings)
         gate = make_gate(config)
         limits = Limits(
             max_message_bytes=config.max_message_bytes,
@@ -109,7 +111,7 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             ),
             **ReplayControl(replays).routes,
         }
-        make_stream = partial(DirectStream, too_big=websocket.too_big, counts=counts)
+        make_stream = partial(DirectStream, too_big=websocket.too_big, counts=counts, tls=tls_context(config))
         listener = Listener(make_stream, websocket, routes)
         try:
             sockets = await open_listeners(*config.address)
@@ -130,6 +132,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     if config.token is None and not address.is_loopback:
                         what = "see the markets and control the replays" if replays else "see the markets"
                         logger.warning("whoever reaches %s can %s", address, what)
+                    if config.token is not None and not config.is_encrypted and not address.is_loopback:
+                        logger.warning("the token goes over the network as it is: --tls-cert encrypts it")
                     nursery.start_soon(broadcaster.run)
                     nursery.start_soon(heartbeats.run)
                     nursery.start_soon(run_markets, markets, broadcaster)
@@ -279,6 +283,18 @@ def health_page(markets: list[LiveMarket], uptime_s: float, clients: int, stream
         "store": {"state": "none"},
     }
     return json_page(content, HTTPStatus.OK if is_ok else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def tls_context(config: ServeConfig) -> ssl.SSLContext | None:
+    """How the port speaks TLS; None when it does not. Raises: StartError."""
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    from market_depth.server.tls import TlsFileError, make_tls_context
+
+    try:
+        return make_tls_context(config.tls_cert, config.tls_key)
+    except TlsFileError as error:
+        raise StartError(str(error)) from error
 
 
 def make_gate(config: ServeConfig) -> Gate:

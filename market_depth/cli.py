@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -197,6 +198,18 @@ def serve(
             metavar="ORIGIN",
         ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        setting(
+            "--tls-cert",
+            "Certificate chain (PEM): serve wss:// and https://.",
+            group="Access",
+            metavar="FILE",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, setting("--tls-key", "Its private key (PEM).", group="Access", metavar="FILE")
+    ] = None,
     max_connections: Annotated[
         int, setting("--max-connections", "Connections at a time.", group="Limits", metavar="N")
     ] = 16_000,
@@ -219,6 +232,24 @@ def serve(
             metavar="S",
         ),
     ] = 10,
+    heartbeat_interval_s: Annotated[
+        int,
+        setting(
+            "--heartbeat-interval-s",
+            "Time between two heartbeats, each with a ping; at most 30.",
+            group="Limits",
+            metavar="S",
+        ),
+    ] = 30,
+    max_unanswered_pings: Annotated[
+        int,
+        setting(
+            "--max-unanswered-pings",
+            "A client silent for so many pings is cut when the next is due.",
+            group="Limits",
+            metavar="N",
+        ),
+    ] = 3,
     max_message_bytes: Annotated[
         int,
         setting("--max-message-bytes", "Size of a client's message.", group="Limits", metavar="N"),
@@ -257,9 +288,13 @@ def serve(
                 "token": token,
                 "insecure": insecure,
                 "allow_origin": tuple(allow_origin or ()),
+                "tls_cert": tls_cert,
+                "tls_key": tls_key,
                 "max_connections": max_connections,
                 "max_connections_per_host": max_connections_per_host,
                 "handshake_timeout_s": handshake_timeout_s,
+                "heartbeat_interval_s": heartbeat_interval_s,
+                "max_unanswered_pings": max_unanswered_pings,
                 "max_message_bytes": max_message_bytes,
                 "max_streams": max_streams,
                 "messages_per_second": messages_per_second,
@@ -282,7 +317,7 @@ def serve(
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     try:
-        trio.run(application.serve, settings, announce)
+        trio.run(application.serve, settings, partial(announce, settings.is_encrypted))
     except application.StartError as error:
         logging.getLogger("market_depth").log(TRACE, "cannot start", exc_info=error)
         fail(str(error), WRONG_CALL if isinstance(error, application.WrongCallError) else FAILED)
@@ -337,8 +372,9 @@ app.command("publish")(publish_command)
 app.add_typer(bench)
 
 
-def announce(address: "Address", symbols: list[str]) -> None:
+def announce(is_encrypted: bool, address: "Address", symbols: list[str]) -> None:
     """Tell on standard output where the server is."""
     with contextlib.suppress(OSError):  # nobody reads it; the log has it too
-        typer.echo(f"Serving {', '.join(symbols)} on ws://{address}/ (page: http://{address}/)")
+        s = "s" if is_encrypted else ""
+        typer.echo(f"Serving {', '.join(symbols)} on ws{s}://{address}/ (page: http{s}://{address}/)")
         sys.stdout.flush()

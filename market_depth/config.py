@@ -109,6 +109,9 @@ class ServeConfig(BaseModel):
     """Whether a server that other machines reach may do without a token."""
     allow_origin: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
 
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 16_000
     max_connections_per_host: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_message_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 65_536
@@ -116,6 +119,9 @@ class ServeConfig(BaseModel):
     messages_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = 50
     message_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     handshake_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = 10
+    heartbeat_interval_s: Annotated[int, Field(ge=1, le=30)] = 30
+    """At most what the protocol promises."""
+    max_unanswered_pings: Annotated[int, Field(ge=1, le=1000)] = 3
 
     symbols: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = None
     """Simulated symbols; by default DEFAULT_SYMBOLS, or none when there is another feed."""
@@ -144,6 +150,8 @@ class ServeConfig(BaseModel):
                 f"{self.address} can be reached from other machines: ask clients for a token (--token, or MARKET_DEPTH_TOKEN in "
                 "the environment), or serve everybody (--insecure)"
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together")
         if self.speed is not None and self.rate is not None:
             raise ValueError("--speed and --rate exclude each other")
         if not self.replay:
@@ -157,6 +165,11 @@ class ServeConfig(BaseModel):
                 if is_given:
                     raise ValueError(f"--{option} is about a replay: name its file with --replay")
         return self
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the port speaks TLS."""
+        return self.tls_cert is not None
 
     @property
     def simulated_symbols(self) -> tuple[str, ...]:

@@ -67,6 +67,8 @@ def test_default_symbols_are_simulated_unless_a_file_is_replayed() -> None:
         ("messages_per_second", float("inf")),
         ("message_burst", 0),
         ("handshake_timeout_s", 0),
+        ("heartbeat_interval_s", 31),
+        ("max_unanswered_pings", 0),
         ("token", "two words"),
         ("token", ""),
         ("unknown", 1),
