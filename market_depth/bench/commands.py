@@ -136,6 +136,26 @@ def simulator(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(metavar="N", help="How long.")] = 30.0,
+    clients: Annotated[
+        int, typer.Option(metavar="N", help="Clients that stay; 5 % of them never read.")
+    ] = 1000,
+    hostile: Annotated[
+        int, typer.Option(metavar="N", help="So many hostile clients attack in the later part.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the hostile clients.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """A long run while clients come and go, never read, or attack; exits 1 when the server let one down."""
+    from market_depth.bench.soak import run
+
+    report = show(run, as_json, minutes=minutes, clients=clients, hostile=hostile, seed=seed)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def start(
     rounds: Annotated[int, typer.Option(metavar="N", help="How many starts; medians count.")] = 5,
     cold: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import struct
 import tempfile
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -16,6 +15,7 @@ import trio
 from trio_websocket import open_websocket_url
 from wsproto.frame_protocol import FrameProtocol
 
+from market_depth.bench.hostile import broken_frame
 from protocol.codecs import decode_answer, encode
 from protocol.messages import DATA_TYPES, Error, HeartBeat, MarketData, Subscribe, Subscribed, Unsubscribed
 from tests.depth_server import DepthServer
@@ -212,30 +212,6 @@ def frames_of(message: str | bytes, chance: random.Random) -> bytes:
 
 def broken_bytes(chance: random.Random) -> bytes:
     """Bytes that are no WebSocket client's, or the beginning of one that goes wrong."""
-    mask = b"\0\0\0\0"
-    frame = chance.choice(
-        [
-            b"\xc1\x80" + mask,  # a reserved bit
-            b"\x83\x80" + mask,  # a reserved opcode
-            b"\x81\x02hi",  # not masked
-            b"\x89\xfe\x00\x7e" + mask + b"x" * 126,  # a ping too long
-            b"\x09\x80" + mask,  # a ping in pieces
-            b"\x80\x80" + mask,  # a continuation of nothing
-            b"\x01\x81" + mask + b"x\x81\x81" + mask + b"y",  # a message inside a message
-            b"\x81\x82" + mask + b"\xff\xfe",  # not UTF-8
-            b"\x81\xfe\x00\x01" + mask + b"x",  # a length in the wrong form
-            b"\x81\xff" + struct.pack("!Q", 2**63) + mask,
-            b"\x81\xff" + struct.pack("!Q", 2**40) + mask + b"x" * 1000,  # promises a terabyte
-            b"\x88\x81" + mask + b"x",  # half a close code
-            b"\x88\x82" + mask + struct.pack("!H", 1006),
-            b"\x88\x84" + mask + struct.pack("!H", 1000) + b"\xff\xff",
-            b"\x88\x80" + mask + b"\x89\x80" + mask,  # a ping after the close
-            b"\x8a\x80" + mask * 3,
-            b"\x81",
-            text("x" * (MAX_MESSAGE_BYTES + 1)),
-            chance.randbytes(chance.choice([1, 20, 2000])),
-        ]
-    )
     match chance.randrange(6):
         case 0:
             return chance.randbytes(chance.choice([0, 1, 100, 5000]))
@@ -247,7 +223,7 @@ def broken_bytes(chance: random.Random) -> bytes:
             return bytes(head)
         case _:
             valid = text(json.dumps(valid_request(chance))) * chance.randrange(3)
-            return HANDSHAKE + valid + frame
+            return HANDSHAKE + valid + broken_frame(chance)
 
 
 # The clients
