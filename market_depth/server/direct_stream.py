@@ -320,40 +320,37 @@ class DirectStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._unread:
-            size = max_bytes or len(self._unread)
-            data, self._unread = self._unread[:size], self._unread[size:]
+        has_waited = False
+        while (data := self._receive(max_bytes or RECEIVE_BYTES)) is None:
+            if self._outbox is not None and self._outbox.is_read_behind:
+                await self.wait_drained()
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+            has_waited = True
+        if not has_waited:
+            # Whoever has always more to say must not keep the others waiting.
             await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            data = await self._receive(max_bytes or RECEIVE_BYTES)
         self.unanswered_pings = 0
         return data
 
-    async def _receive(self, size: int) -> bytes:
-        has_waited = False
-        while True:
-            try:
-                data = self._transport.recv(size)
-            except ssl.SSLWantWriteError:
-                # TLS has something to say before it can go on. The drain task is the only one who waits for that.
-                if self._outbox is None:
-                    self._fill(memoryview(b""))
-                await self.wait_drained()
-                has_waited = True
-                if self.is_broken:
-                    raise trio.BrokenResourceError from None
-            except (BlockingIOError, InterruptedError):
-                await trio.lowlevel.wait_readable(self._socket)
-                has_waited = True
-            except OSError as error:
-                if self.is_closed:
-                    raise trio.ClosedResourceError from error
-                raise trio.BrokenResourceError from error
-            else:
-                if not has_waited:
-                    # Whoever has always more to say must not keep the others waiting.
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
+    def _receive(self, size: int) -> bytes | None:
+        """What is there; None when that is nothing yet."""
+        if self._unread:
+            data, self._unread = self._unread[:size], self._unread[size:]
+            return data
+        try:
+            return self._transport.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except ssl.SSLWantWriteError:
+            # TLS has something to say before it can go on. The drain task is the only one who waits for that.
+            outbox = self._outbox or self._fill(memoryview(b""))
+            outbox.is_read_behind = True
+            return None
+        except OSError as error:
+            if self.is_closed:
+                raise trio.ClosedResourceError from error
+            raise trio.BrokenResourceError from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
@@ -406,13 +403,15 @@ class DirectStream(trio.abc.HalfCloseableStream):
 class _Outbox:
     """What waits for a full socket. It exists while the socket is full: most never are."""
 
-    __slots__ = ("drained", "due", "posted", "posted_bytes", "rest")
+    __slots__ = ("drained", "due", "is_read_behind", "posted", "posted_bytes", "rest")
 
     def __init__(self, rest: memoryview | None) -> None:
         self.rest = rest
         self.posted: deque[tuple[bytes, trio.Event | None]] = deque()
         self.posted_bytes = 0
         self.due: dict[str, None] = {}  # as an ordered set
+        self.is_read_behind = False
+        """Whether nothing can be received before it is empty."""
         self.drained = trio.Event()
 
     def post(self, frame: bytes, written: trio.Event | None = None) -> bool:

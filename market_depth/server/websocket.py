@@ -107,11 +107,7 @@ class WebSocketServer:
     ) -> None:
         is_token = None if is_authorised else self._gate.is_token
         client = _Client(stream, Session(self._served, self._limits, trio.current_time(), is_token))
-        self._connections[connection] = client
-        self._counts.connections += 1
-        self._broadcaster.join(stream)
-        self._heartbeats.join(stream)
-        logger.info("client connected peer=%s clients=%d", stream.peer, self.client_count)
+        self._enter(connection, client)
         try:
             await self._meet(connection, client)
             while True:
@@ -130,6 +126,13 @@ class WebSocketServer:
                 stream.skipped,
                 self.client_count,
             )
+
+    def _enter(self, connection: WebSocketConnection, client: _Client) -> None:
+        self._connections[connection] = client
+        self._counts.connections += 1
+        self._broadcaster.join(client.stream)
+        self._heartbeats.join(client.stream)
+        logger.info("client connected peer=%s clients=%d", client.stream.peer, self.client_count)
 
     async def shut_down(self) -> None:
         """Tell every client that the server is going away, and close."""
