@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from market_depth.exits import FAILED, INTERRUPTED, WRONG_CALL, complain, fail
+from market_depth.exits import FAILED, INTERRUPTED, WRONG_CALL, fail
 from market_depth.settings import setting
 
 DEFAULT_START = "2026-01-01T00:00:00Z"
@@ -196,8 +196,8 @@ def _record_simulation(
     def elapsed_s() -> float:
         return (markets.now_ns - markets.start_ns) / NS_PER_S
 
-    with progress_bar(max_records, duration_s, elapsed_s) as tell:
-        trio.run(record_markets, markets, writer, realtime, tell)
+    with progress_bar(max_records, duration_s, elapsed_s) as display:
+        trio.run(record_markets, markets, writer, realtime, display.tell)
     return writer.records, writer.bytes
 
 
@@ -238,7 +238,6 @@ def _record_server(
         max_records=max_records,
         duration_s=duration_s,
         overwrite=overwrite,
-        notify=complain,
         connect=partial(open_socket, token=token),
     )
     writer = trio.run(job)

@@ -270,7 +270,9 @@ def _frame_for(path: Path) -> ZstdFrame | NoFrame:
     if path.name.endswith(".dbn") and not path.name.endswith(DEFINITION_SUFFIX):
         return NoFrame()
     raise RecordingOptionError(
-        path.name, "is no name for a recording", "call it NAME.dbn, or NAME.dbn.zst to compress it"
+        path.name or str(path),
+        "is no name for a recording",
+        "call it NAME.dbn, or NAME.dbn.zst to compress it",
     )
 
 

@@ -1,10 +1,11 @@
-"""What every `record` does with its order events: write them until they end or the user has enough, and tell how far it is."""
+"""What every `record` does: write order events until they end or the user has enough, and show how far it is."""
 
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from math import inf
+from typing import NamedTuple
 
 import trio
 from rich.console import Console
@@ -53,14 +54,20 @@ async def _cancel_on_signal(signals: AsyncIterator[int], recording: trio.CancelS
     recording.cancel()
 
 
+class Display(NamedTuple):
+    """What the user of a running recording is shown."""
+
+    tell: Callable[[int], None]
+    """How many order events there are so far."""
+    note: Callable[[str], None]
+    """A line worth knowing."""
+
+
 @contextmanager
 def progress_bar(
     max_records: int | None, duration_s: float | None, elapsed_s: Callable[[], float]
-) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how far a recording is; elsewhere nothing. Gives what `run_recording` tells.
-
-    `elapsed_s`: how much of the duration is over.
-    """
+) -> Iterator[Display]:
+    """Shows on a terminal how far a recording is; elsewhere notes alone. `elapsed_s`: how much of the duration is over."""
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()]
     begun = time.monotonic()
@@ -73,4 +80,8 @@ def progress_bar(
             done = max(records / max_records if max_records else 0, elapsed_s() / (duration_s or inf))
             bar.update(task, completed=done, description=f"{records:,} order events, {rate:,.0f}/s")
 
-        yield tell
+        def note(text: str) -> None:
+            # Not past the bar: it stands in the last line, and is drawn again below this one.
+            console.print(f"market-depth: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        yield Display(tell, note)

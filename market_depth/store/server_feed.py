@@ -7,6 +7,7 @@ A server shows its books and not what happened to them: see `frame_changes` for 
 is looked for; what it then shows of a book is a snapshot again.
 """
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
@@ -23,6 +24,8 @@ from market_depth.store.frame_instrument import instrument_in
 from protocol.events import OrderEvents, order_events
 from protocol.instrument import Instrument
 from protocol.messages import MAX_LEVELS, Error, MarketData, Subscribe
+
+logger = logging.getLogger(__name__)
 
 VENUE = "SERVER"
 """What stands for the venue: the base protocol does not tell it."""
@@ -71,23 +74,22 @@ class ServerFeed:
         *,
         max_records: int | None = None,
         duration_s: float | None = None,
-        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`updates`: what `follow` reports of these streams. `name`: what errors call the server.
 
-        `max_records`: end with the frame that makes it so many; `duration_s`: end so long after `open`. `notify` is
-        told in a line when the server is lost and when it is back.
+        `max_records`: end with the frame that makes it so many; `duration_s`: end so long after `open`.
         """
         self.instruments: tuple[Instrument, ...] = ()
         """In the order of the streams, numbered from 1."""
         self.start_ns = 0
         """The market's time of the oldest first frame, in ns since the epoch."""
+        self.notify: Callable[[str], None] = logger.info
+        """Is told in a line when the server is lost and when it is back."""
         self._name = name
         self._updates = updates
         self._streams = streams
         self._max_records = inf if max_records is None else max_records
         self._duration_s = inf if duration_s is None else duration_s
-        self._notify = notify
         self._changes: dict[str, FrameChanges] = {}
         self._opening: deque[OrderEvents] = deque()
         self._records = 0
@@ -167,7 +169,7 @@ class ServerFeed:
             case MarketData():
                 if self._lost_at is not None:
                     self._lost_at = None
-                    self._notify(f"{self._name}: is back; its books are recorded anew")
+                    self.notify(f"{self._name}: is back; its books are recorded anew")
                 return self._take(update)
             case Waiting():
                 self._lose(update.reason)
@@ -179,7 +181,7 @@ class ServerFeed:
         self._lost_reason = reason
         if self._lost_at is None:
             self._lost_at = trio.current_time()
-            self._notify(f"{self._name}: lost, {reason}; looking for it, for {LOST_LIMIT_S:g} s at most")
+            self.notify(f"{self._name}: lost, {reason}; looking for it, for {LOST_LIMIT_S:g} s at most")
         for changes in self._changes.values():
             changes.restart()
 

@@ -1,6 +1,6 @@
 """Records the books that a running server shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -24,7 +24,6 @@ async def record_server(
     max_records: int | None = None,
     duration_s: float | None = None,
     overwrite: bool = False,
-    notify: Callable[[str], None],
     connect: Connect = open_socket,
 ) -> DbnWriter:
     """Record streams of the server at `url`, called `name`, as `ServerFeed` tells them, until SIGINT or SIGTERM at the latest.
@@ -33,17 +32,16 @@ async def record_server(
     FeedError where the server cannot be had, or no more: then what came before is in the file, and the text says so.
     """
     async with follow(url, streams, connect=connect) as updates:
-        feed = ServerFeed(
-            name, updates, streams, max_records=max_records, duration_s=duration_s, notify=notify
-        )
+        feed = ServerFeed(name, updates, streams, max_records=max_records, duration_s=duration_s)
         await feed.open()
         writer = await trio.to_thread.run_sync(
             lambda: DbnWriter(path, feed.instruments, feed.start_ns, overwrite=overwrite)
         )
         recorder = Recorder(writer, patience_s=UNHURRIED_PATIENCE_S)
         try:
-            with progress_bar(max_records, duration_s, lambda: feed.elapsed_s) as tell:
-                await run_recording(recorder, feed, tell)
+            with progress_bar(max_records, duration_s, lambda: feed.elapsed_s) as display:
+                feed.notify = display.note
+                await run_recording(recorder, feed, display.tell)
         except FeedError as error:
             kept = f"{writer.records:,} order events before that are kept in {path}"
             raise FeedError(error.feed, error.problem, kept) from error

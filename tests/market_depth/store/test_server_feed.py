@@ -47,8 +47,8 @@ async def followed(
             STREAMS,
             max_records=max_records,
             duration_s=duration_s,
-            notify=notices.append,
         )
+        feed.notify = notices.append
         await feed.open()
         yield Followed(feed, notices)
 

@@ -51,7 +51,6 @@ async def test_a_recording_gives_the_book_of_every_frame_at_its_time(tmp_path: P
             addr,
             subscriptions(symbols, 30),
             max_records=4000,
-            notify=pytest.fail,
         )
     with DbnFile(tmp_path / name) as file:
         instruments = {instrument.instrument_id: instrument for instrument in file.instruments}
@@ -131,9 +130,7 @@ async def test_what_came_before_an_error_is_kept_and_the_error_says_so(tmp_path:
     spoilt = frame_text("0", A).replace("0.010", "0.0101")
     connect = connect_to(FakeSocket([frame_text("0", A), frame_text("0", A, A._replace(number=2)), spoilt]))
     with pytest.raises(FeedError) as raised:
-        await record_server(
-            path, "ws://fake/", "there:1", subscriptions(["ACME"]), notify=pytest.fail, connect=connect
-        )
+        await record_server(path, "ws://fake/", "there:1", subscriptions(["ACME"]), connect=connect)
     assert str(raised.value).endswith(f"; 3 order events before that are kept in {path}")
     assert len(delivered(path)[0]) == 3
     assert delivered(path)[1] is None
@@ -147,7 +144,6 @@ async def test_an_existing_file_is_kept(tmp_path: Path) -> None:
             "ws://fake/",
             "there:1",
             subscriptions(["ACME"]),
-            notify=pytest.fail,
             connect=connect_to(FakeSocket([frame_text("0", A)])),
         )
     assert names_in(tmp_path) == ["a.dbn"]
