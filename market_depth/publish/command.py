@@ -25,12 +25,16 @@ def publish(
     addr: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
     ] = "127.0.0.1:13000",
-    speed: Annotated[str, typer.Option(metavar="FACTOR", help="A factor of recorded time, or max.")] = "1",
+    speed: Annotated[
+        str | None, typer.Option(metavar="FACTOR", help="A factor of recorded time, or max. By default 1.")
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(metavar="N", help="N records a second instead of recorded time.")
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end, instead of closing.")] = False,
-    max_clients: Annotated[int, typer.Option(metavar="N", min=1, help="Clients at a time.")] = 64,
+    max_clients: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Clients that were let in, at a time.")
+    ] = 64,
     log_level: Annotated[
         LogLevel, typer.Option(case_sensitive=False, help="How much to tell.")
     ] = LogLevel.INFO,
@@ -38,7 +42,8 @@ def publish(
     """Serve a file's records over TCP (DBN, in Databento's live framing), until Ctrl-C.
 
     Each client gets the file from its beginning, at the chosen pace. Clients prove that they know the key in
-    MARKET_DEPTH_PUBLISH_KEY; without one, only those on this machine are served, with any key.
+    MARKET_DEPTH_PUBLISH_KEY; without one, only those on this machine are served, with any key. One of them is
+    `market-depth serve --feed tcp://HOST:PORT`.
     """
     import trio
 
@@ -48,9 +53,11 @@ def publish(
 
     configure(log_level)
     key = os.environ.get(KEY_VARIABLE) or None
+    if speed is not None and rate is not None:
+        fail("--speed and --rate exclude each other", WRONG_CALL)
     try:
         address = parse_address(addr)
-        pacing = choose_pacing(speed, rate)
+        pacing = choose_pacing(1 if speed is None else speed, rate)
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     except FeedOptionError as error:

@@ -96,6 +96,7 @@ def told(*arguments: str, key: str | None = None) -> tuple[int, str]:
         ([], "short", "needs 16 characters or more"),
         (["--speed", "fast"], None, "a speed of fast is not possible"),
         (["--rate", "0"], None, "a rate of 0 is not possible"),
+        (["--rate", "5", "--speed", "1"], None, "--speed and --rate exclude each other"),
     ],
 )
 @pytest.mark.usefixtures("own_logging")
