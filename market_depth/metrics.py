@@ -1,6 +1,7 @@
 """What the server has counted since it started: plain numbers, as cheap to raise as any attribute.
 
-Names are those of the metrics at `/metrics`, without `market_depth_` and `_total`.
+Names are those of the metrics at `/metrics`, without `market_depth_` and `_total`; but for `connections`, which is
+`connections_opened` there, because `connections` are those that are open.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class ServerCounts:
 
     connections: int = 0
     """WebSocket clients that completed the handshake."""
+    http_requests: Counter[int] = field(default_factory=Counter)
+    """Answers to plain HTTP requests by status."""
     connections_refused: Counter[Refusal] = field(default_factory=Counter)
     connections_cut: Counter[Cut] = field(default_factory=Counter)
     frames_sent: int = 0

@@ -20,7 +20,7 @@ from protocol.errors import InternalError
 from protocol.session import error_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from market_depth.metrics import ServerCounts
     from market_depth.server.direct_stream import DirectStream
@@ -62,6 +62,11 @@ class Broadcaster:
     def stream_count(self) -> int:
         """How many streams all clients have together."""
         return sum(self._manager.topics.values())
+
+    @property
+    def topics(self) -> Mapping[Topic, int]:
+        """What the streams show, with the number of streams for each."""
+        return self._manager.topics
 
     def join(self, client: DirectStream) -> None:
         """Let a client have streams."""
