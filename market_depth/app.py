@@ -14,9 +14,7 @@ import resource
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from http import HTTPStatus
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -27,14 +25,15 @@ from market_depth.feeds.replay import ReplayFeed
 from market_depth.live_market import LiveMarket
 from market_depth.logging import TRACE
 from market_depth.metrics import ServerCounts
+from market_depth.server.asgi import AsgiServer
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.direct_stream import DirectStream
 from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
-from market_depth.server.http import json_page
+from market_depth.server.http_connection import Timeouts
+from market_depth.server.lifespan import HostedApplication
 from market_depth.server.listener import Listener, open_listeners
-from market_depth.server.pages import front_page
-from market_depth.server.replay_control import ReplayControl
+from market_depth.server.loop_lag import LoopLag
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.publisher import Publisher
 from protocol.messages import DATA_TYPES
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from market_depth.clock import Clock
     from market_depth.config import ServeConfig
     from market_depth.feeds.base import Feed
-    from market_depth.server.http import Page, Routes
+    from market_depth.server.asgi import Application
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +87,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         markets = [LiveMarket(feed) for feed in feeds]
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
         counts = ServerCounts()
-        broadcaster = Broadcaster(
-            Publisher(live.market for live in markets), config.interval_ms / 1000, counts
-        )
+        publisher = Publisher(live.market for live in markets)
+        broadcaster = Broadcaster(publisher, config.interval_ms / 1000, counts)
         heartbeats = Heartbeats(clock, config.heartbeat_interval_s, config.max_unanswered_pings)
         gate = make_gate(config)
         limits = Limits(
@@ -104,15 +102,24 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         )
         started = trio.current_time()
         replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]
-        routes: Routes = {
-            "/": lambda: front_page(list(served)),
-            "/api/health": lambda: health_page(
-                markets, trio.current_time() - started, websocket.client_count, broadcaster.stream_count
-            ),
-            **ReplayControl(replays).routes,
-        }
+        loop_lag = LoopLag()
+
+        def make_application() -> Application:
+            # Imported late, and in a thread: together these take longer than a third of the start.
+            from market_depth.server.exposition import Measured
+            from market_depth.server.http import make_application
+
+            measured = Measured(counts, websocket, broadcaster, loop_lag)
+            return make_application(
+                markets, replays, publisher, measured, lambda: trio.current_time() - started
+            )
+
+        application = HostedApplication(make_application)
+        timeouts = Timeouts(head_s=config.handshake_timeout_s)
+        http = AsgiServer(application, gate, counts, clock, timeouts)
         make_stream = partial(DirectStream, too_big=websocket.too_big, counts=counts, tls=tls_context(config))
-        listener = Listener(make_stream, websocket, routes)
+        scheme: Literal["http", "https"] = "https" if config.is_encrypted else "http"
+        listener = Listener(make_stream, websocket, http, gate, counts, scheme)
         try:
             sockets = await open_listeners(*config.address)
         except OSError as error:
@@ -136,7 +143,9 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                         logger.warning("the token goes over the network as it is: --tls-cert encrypts it")
                     nursery.start_soon(broadcaster.run)
                     nursery.start_soon(heartbeats.run)
-                    nursery.start_soon(run_markets, markets, broadcaster)
+                    nursery.start_soon(loop_lag.run)
+                    nursery.start_soon(application.run)
+                    nursery.start_soon(run_markets, markets, broadcaster, application.hurry)
                     number = await anext(aiter(signals))
                     logger.info("shutting down signal=%s", signal.Signals(number).name)
                     accepting.cancel_scope.cancel()
@@ -144,7 +153,10 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     # Beside the clients, and not after them: both may take all the time there is.
                     leaving.start_soon(close_recorders, markets)
                     with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
-                        await websocket.shut_down()
+                        async with trio.open_nursery() as clients:
+                            clients.start_soon(websocket.shut_down)
+                            clients.start_soon(http.shut_down)
+                        await application.shut_down()
                 nursery.cancel_scope.cancel()
     logger.info("stopped")
 
@@ -239,12 +251,15 @@ async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) 
     return feeds
 
 
-async def run_markets(markets: list[LiveMarket], broadcaster: Broadcaster) -> None:
+async def run_markets(
+    markets: list[LiveMarket], broadcaster: Broadcaster, when_warm: Callable[[], None]
+) -> None:
     """Load the book engine beside the running server, then run every market until its feed ends."""
     engines = await trio.to_thread.run_sync(make_engines, len(markets), abandon_on_cancel=True)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    when_warm()
     async with trio.open_nursery() as nursery:
         for live, engine in zip(markets, engines, strict=True):
             nursery.start_soon(live.run, engine, broadcaster)
@@ -266,23 +281,6 @@ def make_engines(count: int) -> list[BookEngine]:
     logger.info("book kernels ready")
     make = CheckedBookEngine if logger.isEnabledFor(TRACE) else BookEngine
     return [make() for _ in range(count)]
-
-
-def health_page(markets: list[LiveMarket], uptime_s: float, clients: int, streams: int) -> Page:
-    """How the server is: its feeds, and whether all parts are up."""
-    is_ok = all(live.is_ok for live in markets)
-    is_warm = all(live.market.is_warm for live in markets)
-    content = {
-        "ok": is_ok,
-        "state": "serving" if is_warm else "warming",
-        "version": version("market-depth"),
-        "uptime_s": round(uptime_s, 3),
-        "clients": clients,
-        "streams": streams,
-        "feeds": [live.status() for live in markets],
-        "store": {"state": "none"},
-    }
-    return json_page(content, HTTPStatus.OK if is_ok else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def tls_context(config: ServeConfig) -> ssl.SSLContext | None:

@@ -84,6 +84,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "is_broken",
         "is_closed",
         "is_closing",
+        "is_framed",
         "newest",
         "on_close",
         "peer",
@@ -117,6 +118,8 @@ class DirectStream(trio.abc.HalfCloseableStream):
         with which `refuse` must be called. Bare like this because the broadcaster has no time for more."""
         self.newest: Callable[[DirectStream, str], bytes | None] = _nothing
         """Makes the newest frame of a stream, when the socket takes bytes again; None if there is none to send."""
+        self.is_framed = True
+        """Whether `send_all` takes WebSocket frames, and so may be given a close frame: no part of a download is one."""
         self.is_closing = False
         self.is_broken = False
         self.is_closed = False
@@ -354,7 +357,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
-        close_code = close_code_of(data)
+        close_code = close_code_of(data) if self.is_framed else None
         if close_code == CloseCode.MESSAGE_TOO_BIG:
             # trio-websocket closes by itself when a message is too big; the client is told why first.
             data = self._too_big + data

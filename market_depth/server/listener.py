@@ -1,39 +1,35 @@
-"""One port for everything: accept, read the head of the request, and hand the connection to WebSocket or HTTP."""
+"""One port for everything: accept, answer HTTP requests, and hand the connection on when one asks for a WebSocket."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
-import re
 import socket
-from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from market_depth.server.gate import Welcome
-from market_depth.server.http import MAX_HEAD_BYTES, answer_request, error_page, send_page
+from market_depth.server.asgi import Ends
+from market_depth.server.error_answer import error_answer
+from market_depth.server.gate import no_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from market_depth.metrics import Refusal, ServerCounts
+    from market_depth.server.asgi import AsgiServer
     from market_depth.server.direct_stream import DirectStream
-    from market_depth.server.http import Routes
+    from market_depth.server.gate import Gate
     from market_depth.server.websocket import WebSocketServer
 
 logger = logging.getLogger(__name__)
-
-HEAD_TIMEOUT_S = 10.0
-"""How long a client may take to say what it wants."""
 
 BACKLOG = 4096
 ACCEPT_CHUNK = 64
 """So many new connections at a time, then the streams get their turn."""
 
 OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
-
-_HEAD_END = b"\r\n\r\n"
-_WEBSOCKET_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
 
 async def open_listeners(host: str, port: int) -> list[socket.socket]:
@@ -73,22 +69,29 @@ class Listener:
         self,
         make_stream: Callable[[socket.socket, trio.Nursery], DirectStream],
         websocket: WebSocketServer,
-        routes: Routes,
+        http: AsgiServer,
+        gate: Gate,
+        counts: ServerCounts,
+        scheme: Literal["http", "https"] = "http",
     ) -> None:
         """`make_stream` takes over an accepted socket; the nursery may hold tasks of the stream."""
         self._make_stream = make_stream
         self._websocket = websocket
-        self._routes = routes
+        self._http = http
+        self._gate = gate
+        self._counts = counts
+        self._scheme = scheme
 
     async def run(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         """Accept from `listener`, which must not block, until cancelled; connections live in `nursery`."""
         is_short = False
+        server = _host_and_port(listener.getsockname())
         with listener:
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 for _ in range(ACCEPT_CHUNK):
                     try:
-                        connection, _ = listener.accept()
+                        connection, address = listener.accept()
                     except BlockingIOError:
                         break
                     except OSError as error:
@@ -100,45 +103,41 @@ class Listener:
                         break  # otherwise that connection was gone before we had it
                     is_short = False
                     connection.setblocking(False)
-                    nursery.start_soon(self._serve, connection, nursery)
+                    client = _host_and_port(address)
+                    refusal = self._gate.enter(client[0])
+                    if refusal is None:
+                        nursery.start_soon(
+                            self._serve, connection, Ends(client, server, self._scheme), nursery
+                        )
+                    else:
+                        self._refuse(connection, refusal)
 
-    async def _serve(self, connection: socket.socket, nursery: trio.Nursery) -> None:
+    def _refuse(self, connection: socket.socket, refusal: Refusal) -> None:
+        self._counts.connections_refused[refusal] += 1
+        answer = no_room(refusal)
+        # For whom there is no room, there is no time either: it takes the answer now, or gets none. In TLS that takes
+        # a handshake, so there it gets none.
+        with connection, contextlib.suppress(OSError):
+            if self._scheme == "http":
+                connection.send(error_answer(answer.status, answer.detail, answer.headers))
+                connection.shutdown(socket.SHUT_WR)
+
+    async def _serve(self, connection: socket.socket, ends: Ends, nursery: trio.Nursery) -> None:
         """Serve one connection. Whatever goes wrong ends with it."""
         stream = self._make_stream(connection, nursery)
         try:
-            await self._converse(stream)
+            stream.is_framed = False
+            request = await self._http.serve(stream, nursery, ends)
+            if request is not None:
+                stream.is_framed = True
+                stream.unread(request.heard)
+                await self._websocket.serve(stream, self._gate.welcome(request.headers))
         except* Exception:  # a group: a failure may come together with the server's cancellation
             logger.exception("connection failed peer=%s", stream.peer)
         finally:
+            self._gate.leave(ends.client[0])
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: DirectStream) -> None:
-        head: bytes | None = None
-        with trio.move_on_after(HEAD_TIMEOUT_S) as limit:
-            try:
-                head = await _read_head(stream)
-            except trio.BrokenResourceError:
-                return
-        if limit.cancelled_caught:
-            await send_page(stream, error_page(HTTPStatus.REQUEST_TIMEOUT))
-        elif head is None:
-            await send_page(stream, error_page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        elif head and _WEBSOCKET_UPGRADE.search(head, 0, head.index(_HEAD_END) + 2):
-            stream.unread(head)
-            await self._websocket.serve(stream, Welcome(is_authorised=True, subprotocol=None))
-        elif head:
-            await answer_request(stream, head, self._routes)
 
-
-async def _read_head(stream: DirectStream) -> bytes | None:
-    """What the client sent up to the end of the request's head, and perhaps more.
-
-    Returns: None when the head is too large, nothing when the client left before.
-    """
-    received = b""
-    while (end := received.find(_HEAD_END)) < 0 and len(received) <= MAX_HEAD_BYTES:
-        data = await stream.receive_some()
-        if not data:
-            return b""
-        received += data
-    return received if 0 <= end <= MAX_HEAD_BYTES else None
+def _host_and_port(address: tuple[str, int, *tuple[int, ...]]) -> tuple[str, int]:
+    return address[0], address[1]

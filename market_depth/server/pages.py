@@ -1,34 +1,133 @@
-"""The page at `/`, for people who open the port in a browser."""
+"""The pages for people who open the port in a browser: what this is, and what it answers. No script, nothing from elsewhere."""
 
+from __future__ import annotations
+
+import json
 from html import escape
-from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-from market_depth.server.http import Page
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+}
 
 _TEMPLATE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>market-depth</title>
+<title>{title}</title>
 <style>
   :root {{ color-scheme: light dark }}
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 3rem auto; padding: 0 1rem }}
   code, pre {{ font: 14px/1.5 ui-monospace, monospace }}
   pre {{ padding: .75rem 1rem; white-space: pre-wrap; background: color-mix(in srgb, CanvasText 7%, Canvas) }}
+  h2 {{ margin-top: 2.5rem }}
+  table {{ border-collapse: collapse }}
+  th, td {{ padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }}
 </style>
-<h1>market-depth</h1>
+{content}</html>
+"""
+
+_FRONT = """<h1>market-depth</h1>
 <p>This server sends order-level (MBO) and price-level (MBP) books of
 {symbols} over a WebSocket at this very address. After connecting, send:</p>
 <pre>{{"type": "Subscribe", "stream_id": "1", "symbol": "{first}", "data_type": "MBP", "max_levels": 20}}</pre>
-<p>In a terminal: <code>market-depth watch {first}</code>. How the server is: <a href="/api/health">/api/health</a>.</p>
-</html>
+<p>In a terminal: <code>market-depth watch {first}</code>. How the server is: <a href="/api/health">/api/health</a>. What
+else it answers: <a href="/docs">/docs</a>.</p>
 """
 
 
-def front_page(symbols: list[str]) -> Page:
-    """What this port is, and how to use it."""
+_DOCS = """<h1>{title}</h1>
+<p>Every error is <code>{{"detail": "text"}}</code>. For programs: <a href="/openapi.json">/openapi.json</a>.</p>
+"""
+
+
+def front_page(symbols: Sequence[str]) -> str:
+    """What this port is, and how to use it, as HTML."""
     names = [escape(symbol) for symbol in symbols]
-    body = _TEMPLATE.format(
+    content = _FRONT.format(
         symbols=", ".join(f"<code>{name}</code>" for name in names), first=names[0] if names else "SYMBOL"
     )
-    return Page(HTTPStatus.OK, "text/html; charset=utf-8", body.encode())
+    return _TEMPLATE.format(title="market-depth", content=content)
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """An OpenAPI document as HTML to read: every route with what it takes and answers, then the schemas."""
+    title = f"{document['info']['title']} {document['info']['version']}"
+    parts = [_DOCS.format(title=escape(title))]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts += _operation(method.upper(), path, operation)
+    parts.append("<h1>Schemas</h1>\n")
+    for name, schema in document.get("components", {}).get("schemas", {}).items():
+        parts += [f'<h2 id="{escape(name)}">{escape(name)}</h2>\n', *_schema(schema)]
+    return _TEMPLATE.format(title=escape(title), content="".join(parts))
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f"<h2><code>{method} {escape(path)}</code></h2>\n<p>{escape(operation.get('summary', ''))}</p>\n"
+    yield from _table(
+        (parameter["name"], parameter.get("required", False), parameter["schema"])
+        for parameter in operation.get("parameters", ())
+    )
+    body = operation.get("requestBody", {}).get("content", {})
+    for content_type, content in body.items():
+        yield f"<p>Takes <code>{escape(content_type)}</code>:</p>\n"
+        yield from _schema(content["schema"])
+    for status, response in operation["responses"].items():
+        for content_type, content in response.get("content", {}).items():
+            if status != "default":
+                schema = _type_of(content["schema"])
+                yield f"<p>{escape(status)}: <code>{escape(content_type)}</code>, {schema}</p>\n"
+
+
+def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "description" in schema:
+        yield f"<p>{escape(schema['description'])}</p>\n"
+    required = schema.get("required", ())
+    yield from _table((name, name in required, field) for name, field in schema.get("properties", {}).items())
+    if "enum" in schema:
+        yield f"<p>{_type_of(schema)}</p>\n"
+
+
+def _table(rows: Iterator[tuple[str, bool, Mapping[str, Any]]]) -> Iterator[str]:
+    lines = [
+        f"<tr><td><code>{escape(name)}</code><td>{_type_of(schema)}<td>{_presence(schema, is_required=is_required)}"
+        f"<td>{escape(schema.get('description', ''))}\n"
+        for name, is_required, schema in rows
+    ]
+    if lines:
+        yield "<table>\n" + "".join(lines) + "</table>\n"
+
+
+def _presence(schema: Mapping[str, Any], *, is_required: bool) -> str:
+    if is_required:
+        return "required"
+    default = schema.get("default")
+    return "" if default is None else f"by default <code>{escape(json.dumps(default))}</code>"
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """A schema in a few words, with links to those that have a name."""
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    for several in ("anyOf", "oneOf", "allOf"):
+        if several in schema:
+            return " or ".join(_type_of(one) for one in schema[several])
+    if "const" in schema:
+        return f"<code>{escape(json.dumps(schema['const']))}</code>"
+    if "enum" in schema:
+        return " or ".join(f"<code>{escape(json.dumps(one))}</code>" for one in schema["enum"])
+    kind = escape(str(schema.get("type", "anything")))
+    if kind == "array":
+        return f"list of {_type_of(schema.get('items', {}))}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type_of(schema['additionalProperties'])}"
+    bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
+    return " ".join((kind, *bounds))

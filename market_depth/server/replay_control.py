@@ -8,23 +8,27 @@ served from the command line cannot be reached.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import trio
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from market_depth.feeds.pacing import ConstantRate, FullSpeed, PacingError, RecordedPace, choose_pacing
-from market_depth.feeds.replay import Playing, ReplayStateError
-from market_depth.server.http import RefusedError, Route, json_page
+from market_depth.feeds.replay import Playing, ReplayState, ReplayStateError
+from market_depth.server.json_body import described, read_json
 from protocol.timestamp import NS_PER_MS, timestamp_ns, timestamp_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from market_depth.feeds.pacing import Pacing
     from market_depth.feeds.replay import ReplayFeed
-    from market_depth.server.http import Page, Request, Routes
 
-PATH = "/api/control/replay/"
+PATH = "/api/control/replay"
+
+CONTROL_TIMEOUT_S = 30.0
+"""How long a replay may take to do what it is told; a seek reads the file."""
 
 FIRST_NS = 10**15
 """An instant given as a number below it is ms since the epoch, from it on ns: the one ends in the year 33658, the other
@@ -114,7 +118,25 @@ class Start(Pace):
         return self
 
 
-Body = TypeVar("Body", bound=Choice)
+class ReplayStatus(BaseModel):
+    """What a replay is doing, and how far it has come."""
+
+    file: str
+    symbols: list[str]
+    state: ReplayState
+    position: str
+    position_ns: int
+    speed: float | Literal["max"] | None
+    rate: float | None
+    loop: bool
+    start: str | None
+    end: str | None
+    records: int
+    percent: float
+    error: str | None
+
+
+Told = TypeVar("Told", bound=Choice)
 
 
 class ReplayControl:
@@ -123,20 +145,45 @@ class ReplayControl:
     def __init__(self, replays: Sequence[ReplayFeed]) -> None:
         self._replays = replays
 
-    @property
-    def routes(self) -> Routes:
-        """What each path answers."""
-        routes = {
-            "start": self._controlled_by(Start, self._start),
-            "pause": self._controlled_by(Choice, self._pause),
-            "resume": self._controlled_by(Choice, self._resume),
-            "step": self._controlled_by(Steps, self._step),
-            "seek": self._controlled_by(Target, self._seek),
-            "speed": self._controlled_by(NewPace, self._set_pace),
-            "stop": self._controlled_by(Choice, self._stop),
-            "status": Route("GET", self._status),
-        }
-        return {PATH + name: route for name, route in routes.items()}
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix=PATH, tags=["replay"])
+        router.add_api_route("/status", self._status, summary="Where it stands")
+        self._add(router, "start", Start, self._start, "Play; a replay that plays goes on as it is")
+        self._add(router, "pause", Choice, self._pause, "Stand still")
+        self._add(router, "resume", Choice, self._resume, "Go on")
+        self._add(router, "step", Steps, self._step, "Play so many events, then stand still")
+        self._add(router, "seek", Target, self._seek, "Go to an instant")
+        self._add(router, "speed", NewPace, self._set_pace, "Go on at another pace")
+        self._add(router, "stop", Choice, self._stop, "Play no more, and begin anew with start")
+        return router
+
+    def _add(
+        self,
+        router: APIRouter,
+        name: str,
+        model: type[Told],
+        control: Callable[[ReplayFeed, Told], Awaitable[None]],
+        summary: str,
+    ) -> None:
+        async def answer(request: Request) -> ReplayStatus:
+            told = await read_json(request, model)
+            replay = self._find(told.file)
+            with trio.move_on_after(CONTROL_TIMEOUT_S):
+                try:
+                    await control(replay, told)
+                except ReplayStateError as error:
+                    raise HTTPException(HTTPStatus.CONFLICT, str(error)) from error
+                except PacingError as error:
+                    problem = f"{error.problem}; {error.remedy}"
+                    raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, problem) from error
+                return status_of(replay)
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {CONTROL_TIMEOUT_S:g} s")
+
+        answer.__name__ = name
+        router.add_api_route(
+            f"/{name}", answer, methods=["POST"], summary=summary, openapi_extra=described(model)
+        )
 
     async def _start(self, replay: ReplayFeed, start: Start) -> None:
         await replay.start(Playing(start.pacing(), start.loop, start.start, start.end))
@@ -159,45 +206,27 @@ class ReplayControl:
     async def _stop(self, replay: ReplayFeed, _: Choice) -> None:
         replay.stop()
 
-    async def _status(self, request: Request) -> Page:
-        return json_page(status_of(self._find(request.query)))
+    async def _status(self, file: str | None = None, symbol: str | None = None) -> ReplayStatus:
+        return status_of(self._find(file, symbol))
 
-    def _controlled_by(
-        self, model: type[Body], control: Callable[[ReplayFeed, Body], Awaitable[None]]
-    ) -> Route:
-        async def answer(request: Request) -> Page:
-            body = _parse(model, request.body)
-            replay = self._find({} if body.file is None else {"file": body.file})
-            try:
-                await control(replay, body)
-            except ReplayStateError as error:
-                raise RefusedError(HTTPStatus.CONFLICT, str(error)) from error
-            except PacingError as error:
-                raise RefusedError(
-                    HTTPStatus.UNPROCESSABLE_ENTITY, f"{error.problem}; {error.remedy}"
-                ) from error
-            return json_page(status_of(replay))
-
-        return Route("POST", answer)
-
-    def _find(self, wanted: Mapping[str, str]) -> ReplayFeed:
+    def _find(self, file: str | None, symbol: str | None = None) -> ReplayFeed:
         """The replay of a `file` or of a `symbol`; without a wish, the only one there is."""
         if not self._replays:
-            raise RefusedError(HTTPStatus.NOT_FOUND, "this server replays no file")
-        found = [replay for replay in self._replays if _is_wanted(replay, wanted)]
+            raise HTTPException(HTTPStatus.NOT_FOUND, "this server replays no file")
+        found = [replay for replay in self._replays if _is_wanted(replay, file, symbol)]
         if len(found) == 1:
             return found[0]
         names = ", ".join(replay.name for replay in found or self._replays)
         if found:
-            raise RefusedError(HTTPStatus.CONFLICT, f"several files are replayed, give one as file: {names}")
-        raise RefusedError(HTTPStatus.NOT_FOUND, f"not replayed here; replayed are: {names}")
+            raise HTTPException(HTTPStatus.CONFLICT, f"several files are replayed, give one as file: {names}")
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"not replayed here; replayed are: {names}")
 
 
-def status_of(replay: ReplayFeed) -> dict[str, Any]:
+def status_of(replay: ReplayFeed) -> ReplayStatus:
     """What a replay is doing, and how far it has come."""
     progress = replay.progress()
     playing = progress.playing
-    speed: float | str | None = None
+    speed: float | Literal["max"] | None = None
     rate: float | None = None
     match playing.pacing:
         case RecordedPace():
@@ -206,39 +235,23 @@ def status_of(replay: ReplayFeed) -> dict[str, Any]:
             rate = float(playing.pacing.rate)
         case FullSpeed():
             speed = "max"
-    return {
-        "file": replay.name,
-        "symbols": [instrument.symbol for instrument in replay.instruments],
-        "state": progress.state,
-        "position": timestamp_text(progress.position_ns),
-        "position_ns": progress.position_ns,
-        "speed": speed,
-        "rate": rate,
-        "loop": playing.loops,
-        "start": None if playing.start_ns is None else timestamp_text(playing.start_ns),
-        "end": None if playing.end_ns is None else timestamp_text(playing.end_ns),
-        "records": progress.records,
-        "percent": round(100 * progress.share, 3),
-        "error": progress.error,
-    }
-
-
-def _is_wanted(replay: ReplayFeed, wanted: Mapping[str, str]) -> bool:
-    symbols = {instrument.symbol for instrument in replay.instruments}
-    return ("file" not in wanted or wanted["file"] == replay.name) and (
-        "symbol" not in wanted or wanted["symbol"] in symbols
+    return ReplayStatus(
+        file=replay.name,
+        symbols=[instrument.symbol for instrument in replay.instruments],
+        state=progress.state,
+        position=timestamp_text(progress.position_ns),
+        position_ns=progress.position_ns,
+        speed=speed,
+        rate=rate,
+        loop=playing.loops,
+        start=None if playing.start_ns is None else timestamp_text(playing.start_ns),
+        end=None if playing.end_ns is None else timestamp_text(playing.end_ns),
+        records=progress.records,
+        percent=round(100 * progress.share, 3),
+        error=progress.error,
     )
 
 
-def _parse(model: type[Body], body: bytes) -> Body:
-    try:
-        return model.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "the body is not JSON") from error
-        field = ".".join(str(part) for part in first["loc"][:1])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise RefusedError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {problem}" if field else problem
-        ) from error
+def _is_wanted(replay: ReplayFeed, file: str | None, symbol: str | None) -> bool:
+    symbols = {instrument.symbol for instrument in replay.instruments}
+    return (file is None or file == replay.name) and (symbol is None or symbol in symbols)

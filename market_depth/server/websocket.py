@@ -13,8 +13,8 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
 from market_depth.metrics import Cut, Refusal
+from market_depth.server.error_answer import send_error
 from market_depth.server.frames import text_frame
-from market_depth.server.http import error_page, send_page
 from market_depth.server.linger import linger
 from protocol.codecs import encode, stream_id_of
 from protocol.errors import CloseCode, InternalError, MessageTooBig, TokenRequired
@@ -96,7 +96,7 @@ class WebSocketServer:
             self._counts.connections_refused[Refusal.HANDSHAKE] += 1
             logger.info("handshake failed peer=%s", stream.peer)
             if not stream.is_closed:
-                await send_page(stream, error_page(HTTPStatus.BAD_REQUEST))
+                await send_error(stream, HTTPStatus.BAD_REQUEST)
         elif not stream.is_closed:
             # Broken by the client, or closed by `_close`, which has waited long enough.
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

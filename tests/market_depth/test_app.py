@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from trio.testing import wait_all_tasks_blocked
 from market_depth import app as app_module
 from market_depth.app import (
     RESERVED_DESCRIPTORS,
-    health_page,
     make_engines,
     make_gate,
     raise_descriptor_limit,
@@ -26,11 +24,14 @@ from market_depth.logging import LogLevel, configure
 from market_depth.metrics import Refusal, ServerCounts
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.gate import MAX_CONNECTIONS
+from market_depth.server.http import make_application
 from market_depth.server.websocket import HANDSHAKE_TIMEOUT_S
 from market_depth.stream.publisher import Publisher
 from protocol.events import Action, Flag, OrderEvents, Side, order_events
 from protocol.instrument import SCALE, Instrument
 from protocol.session import Limits, Subscription
+from tests.market_depth.server.applications import ask
+from tests.market_depth.server.local_server import measured
 from tests.market_depth.server.test_broadcaster import WrittenStream
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ class Wired:
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
-    def health(self) -> tuple[HTTPStatus, dict[str, Any]]:
-        page = health_page([self.live], 1.5, clients=1, streams=2)
-        return page.status, json.loads(page.body)
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        application = make_application([self.live], [], Publisher([]), measured(), lambda: 1.5)
+        got = await ask(application, "GET", "/api/health")
+        return got.status, got.content
 
 
 @pytest.fixture
@@ -82,17 +84,17 @@ async def wired() -> AsyncIterator[Wired]:
 
 
 async def test_a_client_that_came_first_gets_its_book_when_the_first_events_come(wired: Wired) -> None:
-    status, content = wired.health()
+    status, content = await wired.health()
     assert (status, content["ok"], content["state"], content["uptime_s"]) == (200, True, "warming", 1.5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wired.run)
         await wait_all_tasks_blocked()
         assert wired.client.frames == []
-        assert wired.health()[1]["state"] == "serving"
+        assert (await wired.health())[1]["state"] == "serving"
         await wired.sender.send(one_add(1))
         await wait_all_tasks_blocked()
         assert [len(frame.data.bids) for frame in wired.client.frames] == [1]
-        assert wired.health()[1]["feeds"] == [
+        assert (await wired.health())[1]["feeds"] == [
             {
                 "name": "channel",
                 "source": "live",
@@ -136,7 +138,7 @@ async def test_a_feed_that_fails_leaves_its_last_books_and_is_seen_in_health(
     await wired.sender.send(one_add(1))
     await wired.sender.send(FeedError("channel", "the line is dead", "connect again"))
     await wired.run()
-    status, content = wired.health()
+    status, content = await wired.health()
     assert (status, content["ok"]) == (HTTPStatus.SERVICE_UNAVAILABLE, False)
     assert content["feeds"][0]["error"] == "channel: the line is dead; connect again"
     assert wired.client.frames[-1].sequence == 1
@@ -152,7 +154,7 @@ async def test_a_bug_in_one_market_ends_it_alone_with_a_trace_in_the_log(
     monkeypatch.setattr(wired.live.market, "apply", fail)
     await wired.sender.send(one_add(1))
     await wired.run()
-    status, content = wired.health()
+    status, content = await wired.health()
     assert (status, content["feeds"][0]["error"]) == (
         HTTPStatus.SERVICE_UNAVAILABLE,
         "channel: internal error",

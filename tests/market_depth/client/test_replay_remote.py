@@ -1,14 +1,16 @@
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import pytest
 import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 from trio.testing import MockClock
 
 from market_depth.client.replay_remote import MAX_ANSWER_BYTES, RemoteError, ReplayRemote
-from market_depth.server.http import Page, RefusedError, Request, Route, Routes, json_page
 from market_depth.server.replay_control import PATH
 from tests.market_depth.server.local_server import local_server
 
@@ -16,16 +18,16 @@ STATUS = {"file": "day.dbn", "state": "PAUSED", "position_ns": 5, "speed": "max"
 
 
 @asynccontextmanager
-async def remote_of(routes: Routes) -> AsyncIterator[ReplayRemote]:
-    async with local_server(routes=routes) as server:
+async def remote_of(*routes: Route) -> AsyncIterator[ReplayRemote]:
+    async with local_server(application=Starlette(routes=routes)) as server:
         yield ReplayRemote(f"ws://127.0.0.1:{server.port}/", "ACME")
 
 
 async def test_the_status_is_that_of_the_symbols_replay() -> None:
-    async def answer(request: Request) -> Page:
-        return json_page(STATUS | {"file": request.query["symbol"]})
+    async def answer(request: Request) -> Response:
+        return JSONResponse(STATUS | {"file": request.query_params["symbol"]})
 
-    async with remote_of({PATH + "status": Route("GET", answer)}) as remote:
+    async with remote_of(Route(f"{PATH}/status", answer)) as remote:
         status = await remote.status()
     assert status is not None
     assert (status.file, status.state, status.speed, status.percent) == ("ACME", "PAUSED", "max", 1.5)
@@ -51,40 +53,36 @@ async def test_a_token_goes_with_every_request() -> None:
 
 
 async def test_a_server_without_replays_has_no_status() -> None:
-    async with remote_of({}) as remote:
+    async with remote_of() as remote:
         assert await remote.status() is None
 
 
 async def test_a_control_is_told_with_its_content() -> None:
-    async def answer(request: Request) -> Page:
-        return json_page(STATUS | {"file": json.loads(request.body)["to"]})
+    async def answer(request: Request) -> Response:
+        return JSONResponse(STATUS | {"file": (await request.json())["to"]})
 
-    async with remote_of({PATH + "seek": Route("POST", answer)}) as remote:
+    async with remote_of(Route(f"{PATH}/seek", answer, methods=["POST"])) as remote:
         assert (await remote.tell("seek", {"to": "there"})).file == "there"
 
 
 @pytest.mark.parametrize(
-    ("page", "reason"),
+    ("response", "reason"),
     [
         (
-            RefusedError(HTTPStatus.CONFLICT, "day.dbn is DONE: start it first"),
+            JSONResponse({"detail": "day.dbn is DONE: start it first"}, HTTPStatus.CONFLICT),
             r"^day\.dbn is DONE: start it first$",
         ),
-        (json_page({"hello": 1}), r"the server answers something else \(HTTP status 200\)"),
-        (json_page([], HTTPStatus.CONFLICT), r"something else \(HTTP status 409\)"),
-        (Page(HTTPStatus.OK, "text/html", b"<html>"), r"something else \(HTTP status 200\)"),
-        (json_page("x" * MAX_ANSWER_BYTES), "the server's answer is too large"),
+        (JSONResponse({"hello": 1}), r"the server answers something else \(HTTP status 200\)"),
+        (JSONResponse([], HTTPStatus.CONFLICT), r"something else \(HTTP status 409\)"),
+        (HTMLResponse("<html>"), r"something else \(HTTP status 200\)"),
+        (JSONResponse("x" * MAX_ANSWER_BYTES), "the server's answer is too large"),
     ],
 )
-async def test_what_is_refused_or_not_understood_is_told_in_words(
-    page: Page | RefusedError, reason: str
-) -> None:
-    async def answer(_: Request) -> Page:
-        if isinstance(page, RefusedError):
-            raise page
-        return page
+async def test_what_is_refused_or_not_understood_is_told_in_words(response: Response, reason: str) -> None:
+    async def answer(_: Request) -> Response:
+        return response
 
-    async with remote_of({PATH + "pause": Route("POST", answer)}) as remote:
+    async with remote_of(Route(f"{PATH}/pause", answer, methods=["POST"])) as remote:
         with pytest.raises(RemoteError, match=reason):
             await remote.tell("pause", {})
 

@@ -6,19 +6,22 @@ import logging
 import socket
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from market_depth.clock import ManualClock
 from market_depth.metrics import ServerCounts
+from market_depth.server.asgi import AsgiServer
 from market_depth.server.broadcaster import Broadcaster
 from market_depth.server.direct_stream import DirectStream
+from market_depth.server.exposition import Measured
 from market_depth.server.gate import Gate
 from market_depth.server.heartbeats import Heartbeats
-from market_depth.server.http import json_page
+from market_depth.server.http_connection import USUAL_TIMEOUTS, Timeouts
 from market_depth.server.listener import Listener, open_listeners
+from market_depth.server.loop_lag import LoopLag
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
@@ -26,12 +29,13 @@ from protocol.codecs import decode_answer, encode
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribed, Unsubscribe, Unsubscribed
 from protocol.session import Limits
+from tests.market_depth.server.applications import hello
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Mapping
 
-    from market_depth.server.http import Routes
+    from market_depth.server.asgi import Application
     from protocol.messages import DataType
 
 WALL_NS = 1_790_000_000_000_000_000
@@ -71,24 +75,32 @@ class LocalServer:
         market: Market,
         limits: Limits,
         interval_s: float,
-        routes: Routes | None,
+        application: Application = hello,
         gate: Gate | None = None,
+        timeouts: Timeouts = USUAL_TIMEOUTS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         clock = ManualClock(WALL_NS)
         self.market = market
         self.counts = ServerCounts()
-        self.broadcaster = Broadcaster(Publisher([market]), interval_s, self.counts)
+        self.publisher = Publisher([market])
+        self.broadcaster = Broadcaster(self.publisher, interval_s, self.counts)
         self.heartbeats = Heartbeats(clock, 30)
         served: Mapping[str, tuple[DataType, ...]] = dict.fromkeys(market.instruments, ("MBO", "MBP"))
+        gate = gate or Gate()
         self.websocket = WebSocketServer(
-            served, limits, self.broadcaster, self.heartbeats, clock, gate or Gate(), self.counts
+            served, limits, self.broadcaster, self.heartbeats, clock, gate, self.counts
         )
+        self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
         make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts, tls=tls)
-        self.listener = Listener(
-            make_stream, self.websocket, routes or {"/": lambda: json_page({"hello": "world"})}
-        )
+        scheme: Literal["http", "https"] = "http" if tls is None else "https"
+        self.listener = Listener(make_stream, self.websocket, self.http, gate, self.counts, scheme)
         self.port = 0
+
+    @property
+    def measured(self) -> Measured:
+        """Where its figures are."""
+        return Measured(self.counts, self.websocket, self.broadcaster, LoopLag())
 
     async def connect(self) -> trio.SocketStream:
         """A bare TCP connection."""
@@ -180,12 +192,15 @@ async def local_server(
     market: Market | None = None,
     limits: Limits | None = None,
     interval_s: float = 0.02,
-    routes: Routes | None = None,
+    application: Application = hello,
     gate: Gate | None = None,
+    timeouts: Timeouts = USUAL_TIMEOUTS,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[LocalServer]:
     """A server that runs until the end of the block."""
-    server = LocalServer(market or WrittenMarket(), limits or Limits(), interval_s, routes, gate, tls)
+    server = LocalServer(
+        market or WrittenMarket(), limits or Limits(), interval_s, application, gate, timeouts, tls
+    )
     [opened] = await open_listeners("127.0.0.1", 0)
     server.port = opened.getsockname()[1]
     async with trio.open_nursery() as nursery:
@@ -196,6 +211,12 @@ async def local_server(
             yield server
         finally:
             nursery.cancel_scope.cancel()
+
+
+def measured() -> Measured:
+    """A server that nobody connects to, as the HTTP application is told of it."""
+    server = LocalServer(WrittenMarket(), Limits(), 1)
+    return server.measured
 
 
 def complaints(records: list[logging.LogRecord]) -> list[str]:

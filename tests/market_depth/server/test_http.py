@@ -1,327 +1,313 @@
-import json
-import logging
-from contextlib import suppress
-from http import HTTPStatus
-from typing import Any
+"""The HTTP application, asked without a server between."""
 
-import h11
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from pydantic import TypeAdapter
 
-from market_depth.server import http as http_module
-from market_depth.server import listener as listener_module
-from market_depth.server.http import (
-    MAX_BODY_BYTES,
-    MAX_HEAD_BYTES,
-    Page,
-    RefusedError,
-    Request,
-    Route,
-    Routes,
-    json_page,
-    send_page,
-)
-from market_depth.server.linger import LINGER_BYTES
-from tests.market_depth.server.local_server import local_server, reset
+from market_depth.metrics import Cut, Refusal
+from market_depth.server.about import Health, Status
+from market_depth.server.books import OrderBook, SymbolStatus
+from market_depth.server.http import make_application
+from market_depth.server.json_body import MAX_BODY_BYTES
+from protocol.messages import DATA_TYPES, MarketData
+from protocol.session import Limits
+from tests.market_depth.server.applications import Answer, ask
+from tests.market_depth.server.local_server import SYMBOLS, LocalServer, WrittenMarket, local_server
 
-HOST = b"Host: localhost\r\n"
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from trio.testing import MockClock
+
+    from market_depth.server.asgi import Message
 
 
-def status_of(answer: bytes) -> int:
-    parser = h11.Connection(h11.CLIENT)
-    parser.send(h11.Request(method="GET", target="/", headers=[("host", "localhost")]))
-    parser.receive_data(answer)
-    response = parser.next_event()
-    assert isinstance(response, h11.Response), answer
-    return response.status_code
+class WrittenFeed:
+    """A feed whose state is what a test says."""
+
+    def __init__(self, market: WrittenMarket) -> None:
+        self.market = market
+        self.is_ok = True
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "name": "simulator",
+            "source": "simulated",
+            "state": "running",
+            "symbols": list(self.market.instruments),
+            "error": None if self.is_ok else "the line is dead",
+            "recording": {"file": "a.dbn", "state": "recording", "records": 3, "error": None},
+        }
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", 200),
-        (b"GET /?a=b HTTP/1.1\r\n" + HOST + b"\r\n", 200),
-        (b"GET / HTTP/1.0\r\n\r\n", 200),
-        (b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n", 200),
-        (b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-        (b"GET /%00 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-        (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", 405),
-        (b"DELETE / HTTP/1.1\r\n" + HOST + b"\r\n", 405),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET /\r\n\r\n", 400),
-        (b"\r\n\r\n", 400),
-        (b"\x16\x03\x01 not HTTP at all\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n" + HOST + b"no colon\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n" + HOST + b"Content-Length: x\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n" + HOST + b"X: \x00\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\n" + HOST + b"\r\n\r\nupgrade: websocket\r\n\r\n", 405),
-        (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"y" * 2 * MAX_HEAD_BYTES, 431),
-        (b"y" * 2 * MAX_HEAD_BYTES, 431),
-        (b"GET / HTTP/1.1\r\n" + HOST + b"\r\nGET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n", 200),
-    ],
-)
-async def test_each_request_gets_its_status_and_the_end_of_the_connection(
-    request_bytes: bytes, status: int
-) -> None:
-    async with local_server() as server:
-        answer = await server.exchange(request_bytes)
-    assert status_of(answer) == status
-    assert answer.count(b"HTTP/1.1") == 1
-    assert b"\r\nconnection: close\r\n" in answer
+class Site:
+    """An application and the parts that it speaks of."""
+
+    def __init__(self, market: WrittenMarket | None = None) -> None:
+        self.market = market or WrittenMarket()
+        self.server = LocalServer(self.market, Limits(), 1)
+        self.feed = WrittenFeed(self.market)
+        self.application: FastAPI = make_application(
+            [self.feed], [], self.server.publisher, self.server.measured, lambda: 1.23456
+        )
+
+    async def get(self, target: str, method: str = "GET") -> Answer:
+        return await ask(self.application, method, target)
 
 
-async def test_a_page_comes_with_type_and_length_and_head_leaves_the_body_out() -> None:
-    body = b'{"hello": "world"}'
-    async with local_server() as server:
-        got = await server.exchange(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-        head = await server.exchange(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n")
-    assert head == got.removesuffix(body)
-    assert b"\r\ncontent-type: application/json\r\ncontent-length: 18\r\n" in head
-
-
-async def test_a_wrong_method_is_told_the_right_ones() -> None:
-    async with local_server() as server:
-        answer = await server.exchange(b"POST / HTTP/1.1\r\n" + HOST + b"\r\n")
-    assert b"\r\nallow: GET, HEAD\r\n" in answer
-
-
-async def test_an_error_says_in_json_what_is_wrong() -> None:
-    async with local_server() as server:
-        answer = await server.exchange(b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n")
-    assert answer.endswith(b'{"detail": "Not Found"}')
-
-
-async def test_a_page_that_fails_is_a_500_and_a_trace_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> Page:
-        raise RuntimeError("secret")
-
-    async with local_server(routes={"/": fail}) as server:
-        answer = await server.exchange(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-    assert status_of(answer) == 500
-    assert b"secret" not in answer
-    assert [(record.levelname, record.exc_info is not None) for record in caplog.records] == [("ERROR", True)]
-
-
-async def test_a_client_that_says_nothing_is_told_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "HEAD_TIMEOUT_S", 0.01)
-    async with local_server() as server:
-        assert status_of(await server.exchange(b"GET / HTTP/1.1\r\n")) == 408
-
-
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    async with local_server() as server, await server.connect() as stream:
-        await stream.send_all(b"GET / HT")
-        await stream.send_eof()
-        assert await stream.receive_some() == b""
-    assert not caplog.records
-
-
-async def test_an_answer_goes_out_whole_while_the_client_still_sends() -> None:
-    ours, theirs = memory_stream_pair()
-    body = b"x" * 1_000_000
-    received = b""
-
-    async def upload() -> None:
-        await theirs.send_all(b"y" * 100_000)
-        await theirs.send_eof()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send_page, ours, Page(HTTPStatus.OK, "text/plain", body))
-        nursery.start_soon(upload)
-        while data := await theirs.receive_some():
-            received += data
-    assert received.endswith(body)
-    assert b"content-length: 1000000\r\n" in received
-
-
-async def test_a_client_that_never_stops_sending_is_not_heard_for_ever() -> None:
-    ours, theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-
-        async def flood() -> None:
-            with suppress(trio.BrokenResourceError):
-                while True:
-                    await theirs.send_all(b"y" * (LINGER_BYTES // 8))
-
-        nursery.start_soon(flood)
-        await send_page(ours, json_page({}))
-        await ours.aclose()
-
-
-async def test_a_client_that_waits_for_more_is_closed_after_a_while(
-    autojump_clock: MockClock,
-) -> None:
-    ours, theirs = memory_stream_pair()
-    await send_page(ours, json_page({}))
-    await ours.aclose()
-    await theirs.aclose()
-
-
-# POST
-
-JSON = b"Content-Type: application/json\r\n"
-
-
-async def echo(request: Request) -> Page:
-    """Answers with what it was asked."""
-    await trio.lowlevel.checkpoint()
-    return json_page({"query": request.query, "body": request.body.decode()})
-
-
-async def refuse(_: Request) -> Page:
-    raise RefusedError(HTTPStatus.CONFLICT, "not now")
-
-
-async def fail(_: Request) -> Page:
-    raise RuntimeError("secret")
-
-
-async def wait(_: Request) -> Page:
-    await trio.sleep_forever()
-    raise AssertionError
-
-
-ROUTES: Routes = {
-    "/echo": Route("POST", echo),
-    "/get": Route("GET", echo),
-    "/refuse": Route("POST", refuse),
-    "/fail": Route("POST", fail),
-    "/wait": Route("POST", wait),
-}
-
-
-def content_of(answer: bytes) -> Any:
-    return json.loads(answer.partition(b"\r\n\r\n")[2])
-
-
-def post(path: bytes, body: bytes = b"{}", *headers: bytes) -> bytes:
-    length = b"Content-Length: %d\r\n" % len(body)
-    return b"POST " + path + b" HTTP/1.1\r\n" + HOST + JSON + length + b"".join(headers) + b"\r\n" + body
+# Manners
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "status"),
+    ("method", "target", "status", "detail"),
     [
-        (post(b"/echo"), 200),
-        (post(b"/echo", b""), 200),
-        (b"POST /echo HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+        ("GET", "/nowhere", 404, "Not Found"),
+        ("GET", "/api/health/", 404, "Not Found"),
+        ("POST", "/api/health", 405, "Method Not Allowed"),
+        ("DELETE", "/", 405, "Method Not Allowed"),
+        ("GET", "/api/order-book", 422, "symbol: Field required"),
         (
-            b"POST /echo HTTP/1.1\r\n"
-            + HOST
-            + JSON
-            + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-            200,
+            "GET",
+            "/api/order-book?symbol=BTCUSD&levels=0",
+            422,
+            "levels: Input should be greater than or equal to 1",
         ),
         (
-            b"POST /echo HTTP/1.1\r\n"
-            + HOST
-            + b"Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
-            200,
+            "GET",
+            "/api/order-book?symbol=BTCUSD&levels=1001",
+            422,
+            "levels: Input should be less than or equal to 1000",
         ),
-        (b"POST /echo HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}", 415),
-        (b"POST /echo HTTP/1.1\r\n" + HOST + b"Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415),
-        (post(b"/echo", b"x" * MAX_BODY_BYTES), 200),
-        (post(b"/echo", b"x" * (MAX_BODY_BYTES + 1)), 413),
-        (b"POST /echo HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 99999999999\r\n\r\n", 413),
+        ("GET", "/api/order-book?symbol=BTCUSD&levels=x", 422, "levels: Input should be a valid integer"),
         (
-            b"POST /echo HTTP/1.1\r\n"
-            + HOST
-            + JSON
-            + b"Transfer-Encoding: chunked\r\n\r\n"
-            + b"8000\r\n"
-            + b"x" * 0x8000
-            + b"\r\n"
-            + b"8001\r\n"
-            + b"x" * 0x8001,
-            413,
+            "GET",
+            "/api/order-book?symbol=BTCUSD&data_type=BBO",
+            422,
+            "data_type: Input should be 'MBO' or 'MBP'",
         ),
-        (b"POST /echo HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400),
-        (post(b"/nowhere"), 404),
-        (post(b"/get"), 405),
-        (b"GET /echo HTTP/1.1\r\n" + HOST + b"\r\n", 405),
-        (b"OPTIONS /echo HTTP/1.1\r\n" + HOST + b"Origin: http://evil.example\r\n\r\n", 405),
-        (b"GET /get HTTP/1.1\r\n" + HOST + b"\r\n", 200),
-        (post(b"/refuse"), 409),
-        (post(b"/fail"), 500),
+        ("GET", "/api/order-book?symbol=%00", 404, "symbol '\\x00' is not served"),
+        ("GET", "/api/order-book?symbol=%ff", 404, "symbol '\ufffd' is not served"),
     ],
 )
-async def test_each_post_gets_its_status(request_bytes: bytes, status: int) -> None:
-    async with local_server(routes=ROUTES) as server:
-        answer = await server.exchange(request_bytes)
-    assert status_of(answer) == status
-    assert b"\r\nconnection: close\r\n" in answer
-    assert b"secret" not in answer
-
-
-async def test_a_route_is_handed_query_and_body() -> None:
-    async with local_server(routes=ROUTES) as server:
-        answer = await server.exchange(post(b"/echo?a=1&b=%20x&c=&a=2", b'{"d": 3}'))
-        assert content_of(answer) == {"query": {"a": "2", "b": " x", "c": ""}, "body": '{"d": 3}'}
-        answer = await server.exchange(b"GET /echo HTTP/1.1\r\n" + HOST + b"\r\n")
-        assert b"\r\nallow: POST\r\n" in answer
-
-
-async def test_a_client_that_asks_whether_to_go_on_is_told_to_once_it_may() -> None:
-    async with local_server(routes=ROUTES) as server, await server.connect() as stream:
-        head, body = post(b"/echo", b"{}", b"Expect: 100-continue\r\n").split(b"\r\n\r\n")
-        await stream.send_all(head + b"\r\n\r\n")
-        assert (await stream.receive_some()).startswith(b"HTTP/1.1 100 ")
-        await stream.send_all(body)
-        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
-    async with local_server(routes=ROUTES) as server, await server.connect() as stream:
-        large = b"POST /echo HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 70000\r\n\r\n"
-        await stream.send_all(large)
-        assert (await stream.receive_some()).startswith(b"HTTP/1.1 413 ")
+async def test_every_error_is_one_readable_text(method: str, target: str, status: int, detail: str) -> None:
+    got = await Site().get(target, method)
+    assert got.status == status
+    assert list(got.content) == ["detail"]
+    assert got.content["detail"].startswith(detail)
+    assert got.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
-    ("host", "origin", "status"),
+    ("method", "target", "allowed"),
+    [("POST", "/", "GET, HEAD"), ("GET", "/api/control/replay/pause", "POST")],
+)
+async def test_a_wrong_method_is_told_the_right_ones(method: str, target: str, allowed: str) -> None:
+    assert (await Site().get(target, method)).headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/docs", "/openapi.json", "/metrics", "/api/health", "/api/status", "/api/symbols"]
+)
+async def test_head_is_answered_wherever_get_is(target: str) -> None:
+    site = Site()
+    got, head = await site.get(target), await site.get(target, "HEAD")
+    assert (head.status, head.headers) == (got.status, got.headers) == (200, got.headers)
+
+
+async def test_a_failure_keeps_its_secrets() -> None:
+    market = WrittenMarket()
+    market.broken.add("BTCUSD")
+    async with local_server(market=market, application=Site(market).application) as server:
+        received = await server.exchange(
+            b"GET /api/order-book?symbol=BTCUSD HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert received.endswith(b'{"detail":"Internal Server Error"}')
+
+
+# What is told
+
+
+async def test_health_is_a_503_when_a_part_is_down() -> None:
+    site = Site()
+    got = await site.get("/api/health")
+    health = Health.model_validate_json(got.body)
+    assert (got.status, health.ok, health.state, health.uptime_s) == (200, True, "warming", 1.235)
+    assert health.feeds[0].symbols == list(SYMBOLS)
+    site.feed.is_ok = False
+    got = await site.get("/api/health")
+    assert (got.status, got.content["ok"]) == (503, False)
+    assert got.content["feeds"][0]["error"] == "the line is dead"
+
+
+async def test_status_and_metrics_tell_what_was_counted() -> None:
+    async with local_server() as server, server.client() as client:
+        await client.subscribe("a")
+        await client.subscribe("b", "ETHUSD", "MBO", 5)
+        counts = server.counts
+        counts.frames_sent, counts.bytes_sent, counts.frames_skipped = 7, 800, 2
+        counts.connections_refused[Refusal.ORIGIN] = 3
+        counts.connections_cut[Cut.STALLED] = 4
+        counts.errors[429] = 5
+        counts.http_requests[404] = 6
+        application = make_application([], [], server.publisher, server.measured, lambda: 0)
+        status = Status.model_validate_json((await ask(application, "GET", "/api/status")).body)
+        text = (await ask(application, "GET", "/metrics")).body.decode()
+    assert {(topic.symbol, topic.data_type, topic.max_levels, topic.streams) for topic in status.topics} == {
+        ("BTCUSD", "MBP", 20, 1),
+        ("ETHUSD", "MBO", 5, 1),
+    }
+    assert (status.clients, status.streams, status.connections.opened) == (1, 2, 1)
+    assert (status.sent.frames, status.sent.bytes, status.sent.skipped_frames) == (7, 800, 2)
+    assert status.connections.refused == {Refusal.ORIGIN: 3}
+    assert status.errors == {429: 5}
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    expected = {
+        "connections": 1,
+        "connections_opened_total": 1,
+        'subscriptions{data_type="MBP"}': 1,
+        'subscriptions{data_type="MBO"}': 1,
+        "frames_sent_total": 7,
+        "bytes_sent_total": 800,
+        "frames_skipped_total": 2,
+        'connections_refused_total{reason="origin"}': 3,
+        'connections_refused_total{reason="host_full"}': 0,
+        'connections_cut_total{reason="stalled"}': 4,
+        'errors_total{code="429"}': 5,
+        'errors_total{code="400"}': 0,
+        'http_requests_total{status="404"}': 6,
+        "event_loop_lag_seconds": 0,
+    }
+    assert {name: float(samples["market_depth_" + name]) for name in expected} == expected
+    assert any(name.startswith('market_depth_build_info{version="') for name in samples)
+
+
+async def test_metrics_come_in_prometheus_text_format() -> None:
+    got = await Site().get("/metrics")
+    assert got.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", got.body.decode(), re.MULTILINE)
+    assert len(dict(types)) == len(types)
+    assert all(name.startswith("market_depth_") for name, _ in types)
+    assert all((kind == "counter") == name.endswith("_total") for name, kind in types)
+
+
+async def test_symbols_are_told_with_their_steps() -> None:
+    symbols = TypeAdapter(list[SymbolStatus]).validate_json((await Site().get("/api/symbols")).body)
+    assert [symbol.symbol for symbol in symbols] == list(SYMBOLS)
+    first = symbols[0]
+    assert (first.venue, first.source, first.tick_size, first.lot_size) == ("SIM", "simulated", "0.01", "1")
+    assert (first.price_precision, first.quantity_precision, first.mbo) == (2, 0, True)
+
+
+@pytest.mark.parametrize("data_type", DATA_TYPES)
+async def test_a_book_is_that_of_a_frame_byte_for_byte(data_type: str) -> None:
+    site = Site()
+    got = await site.get(f"/api/order-book?symbol=ETHUSD&levels=7&data_type={data_type}")
+    assert got.status == 200
+    book = OrderBook.model_validate_json(got.body)
+    assert (book.symbol, book.data.format) == ("ETHUSD", data_type)
+    assert site.market.encoded == [("ETHUSD", data_type, 7)]
+    head = b'{"type":"MarketData","stream_id":"a",'
+    assert MarketData.model_validate_json(head + got.body.removeprefix(b"{")).symbol == "ETHUSD"
+
+
+async def test_a_book_that_was_asked_for_is_not_kept() -> None:
+    site = Site()
+    for levels in range(1, 100):
+        await site.get(f"/api/order-book?symbol=ETHUSD&levels={levels}")
+    assert not site.server.publisher._bodies
+
+
+@pytest.mark.parametrize(("symbol", "is_open", "status"), [("XRPUSD", True, 404), ("BTCUSD", False, 503)])
+async def test_a_book_that_there_is_not_says_why(symbol: str, is_open: bool, status: int) -> None:
+    got = await Site(WrittenMarket(is_open=is_open)).get(f"/api/order-book?symbol={symbol}")
+    assert got.status == status
+    assert symbol in got.content["detail"]
+
+
+# Bodies
+
+PAUSE = "/api/control/replay/pause"
+JSON = ("content-type", "application/json")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
     [
-        (b"127.0.0.1:8080", b"http://127.0.0.1:8080", 200),
-        (b"localhost:8080", b"http://localhost:8080", 200),
-        (b"[::1]:8080", b"https://[::1]:8080", 200),
-        (b"127.0.0.1:8080", b"http://evil.example", 403),
-        (b"127.0.0.1:8080", b"http://127.0.0.1:9090", 403),
-        (b"127.0.0.1:8080", b"null", 403),
-        (b"127.0.0.1:8080", b"http://127.0.0.1:8080.evil.example", 403),
-        (b"evil.example:8080", b"http://evil.example:8080", 403),
-        (b"[::", b"http://[::", 403),
+        (b"", [], 404),
+        (b"{}", [JSON], 404),
+        (b"{}", [("content-type", "Application/JSON; charset=utf-8")], 404),
+        (b"{}", [], 415),
+        (b"{}", [("content-type", "text/plain")], 415),
+        (b"{", [JSON], 400),
+        (b" " * MAX_BODY_BYTES, [JSON], 400),
+        (b" " * (MAX_BODY_BYTES + 1), [JSON], 413),
+        (b"", [JSON, ("content-length", str(10**19))], 413),
+        (b"[]", [JSON], 422),
     ],
 )
-async def test_only_a_page_from_here_may_post(host: bytes, origin: bytes, status: int) -> None:
-    head = b"POST /echo HTTP/1.1\r\nHost: " + host + b"\r\nOrigin: " + origin + b"\r\n"
-    async with local_server(routes=ROUTES) as server:
-        answer = await server.exchange(head + JSON + b"Content-Length: 2\r\n\r\n{}")
-    assert status_of(answer) == status
+async def test_each_body_gets_its_status(body: bytes, headers: list[tuple[str, str]], status: int) -> None:
+    got = await ask(Site().application, "POST", PAUSE, body, headers)
+    assert got.status == status
 
 
-async def test_a_body_that_does_not_come_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "BODY_TIMEOUT_S", 0.01)
-    async with local_server(routes=ROUTES) as server:
-        assert status_of(await server.exchange(post(b"/echo", b"{}")[:-1])) == 408
+async def test_a_body_that_drips_in_is_not_waited_for_long(autojump_clock: MockClock) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await trio.sleep(1)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PAUSE,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await Site().application(scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert trio.current_time() == pytest.approx(10)
 
 
-async def test_a_body_that_breaks_off_is_a_400_and_a_client_that_resets_leaves_nothing_behind(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    async with local_server(routes=ROUTES) as server:
-        async with await server.connect() as stream:
-            await stream.send_all(post(b"/echo", b"{}")[:-1])
-            await stream.send_eof()
-            assert status_of(await stream.receive_some()) == 400
-        stream = await server.connect()
-        await stream.send_all(post(b"/echo", b"{}")[:-1])
-        reset(stream)
-        assert status_of(await server.exchange(post(b"/echo"))) == 200
-    assert not caplog.records
+# What describes it
 
 
-async def test_a_route_that_takes_too_long_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "ANSWER_TIMEOUT_S", 0.01)
-    async with local_server(routes=ROUTES) as server:
-        assert status_of(await server.exchange(post(b"/wait"))) == 503
+async def test_the_description_names_every_route_and_tells_no_lie_about_errors() -> None:
+    document = (await Site().get("/openapi.json")).content
+    assert document["openapi"].startswith("3.1")
+    routes = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    controls = ("start", "pause", "resume", "step", "seek", "speed", "stop")
+    assert routes == {
+        *(
+            ("get", path)
+            for path in ("/api/health", "/api/status", "/api/symbols", "/api/order-book", "/metrics")
+        ),
+        ("get", "/api/control/replay/status"),
+        *(("post", f"/api/control/replay/{control}") for control in controls),
+    }
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    seek = document["paths"]["/api/control/replay/seek"]["post"]["requestBody"]
+    assert seek["required"]
+    assert set(seek["content"]["application/json"]["schema"]["properties"]) == {"file", "to"}
+
+
+async def test_the_page_of_the_description_needs_nothing_from_elsewhere() -> None:
+    site = Site()
+    got = await site.get("/docs")
+    page = got.body.decode()
+    assert got.headers["content-security-policy"].startswith("default-src 'none'")
+    assert not re.search(r"<script|<link|<img|https?://", page)
+    document = json.loads((await site.get("/openapi.json")).body)
+    for path in document["paths"]:
+        assert f" {path}</code>" in page
+    for link in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{link}"' in page

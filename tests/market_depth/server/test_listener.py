@@ -85,7 +85,7 @@ async def test_accepting_goes_on_after_a_failure_and_tells_it_once(
     errors: list[int], warnings: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "OUT_OF_DESCRIPTORS_PAUSE_S", 0.001)
-    server = LocalServer(WrittenMarket(), Limits(), 1, None)
+    server = LocalServer(WrittenMarket(), Limits(), 1)
     [opened] = await open_listeners("127.0.0.1", 0)
     server.port = opened.getsockname()[1]
     async with trio.open_nursery() as nursery:

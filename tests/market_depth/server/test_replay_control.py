@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from trio.testing import wait_all_tasks_blocked
 from market_depth.feeds.dbn import DamagedFileError
 from market_depth.feeds.pacing import choose_pacing
 from market_depth.feeds.replay import ReplayFeed
-from market_depth.server.http import RefusedError, Request, Route
-from market_depth.server.replay_control import PATH, ReplayControl, instant_ns
+from market_depth.server.http import make_application
+from market_depth.server.replay_control import PATH, instant_ns
+from market_depth.stream.publisher import Publisher
 from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import START_NS
 from tests.market_depth.feeds.memory_recording import MemoryRecording
 from tests.market_depth.feeds.test_replay_control import at
+from tests.market_depth.server.applications import ask
+from tests.market_depth.server.local_server import measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,27 +34,21 @@ Called = tuple[int, dict[str, Any]]
 
 
 class Caller:
-    """Calls the routes of some replays, as an HTTP request would."""
+    """Calls the routes of some replays."""
 
     def __init__(self, *replays: ReplayFeed) -> None:
-        self._routes = ReplayControl(replays).routes
+        self._application = make_application([], replays, Publisher([]), measured(), trio.current_time)
 
     async def get(self, **query: str) -> Called:
-        return await self._call("status", Request(query, b""))
+        return await self._call("GET", f"status?{urlencode(query)}", b"")
 
     async def post(self, name: str, content: object = None, *, body: bytes | None = None) -> Called:
         text = b"" if content is None else json.dumps(content).encode()
-        return await self._call(name, Request({}, text if body is None else body))
+        return await self._call("POST", name, text if body is None else body)
 
-    async def _call(self, name: str, request: Request) -> Called:
-        route = self._routes[PATH + name]
-        assert isinstance(route, Route)
-        assert (route.method == "GET") == (name == "status")
-        try:
-            page = await route.answer(request)
-        except RefusedError as refused:
-            page = refused.page
-        return page.status, json.loads(page.body)
+    async def _call(self, method: str, name: str, body: bytes) -> Called:
+        got = await ask(self._application, method, f"{PATH}/{name}", body)
+        return got.status, got.content
 
 
 def replay_of(name: str, symbol: str) -> ReplayFeed:

@@ -13,7 +13,7 @@ from trio_websocket import wrap_client_stream
 from trustme import KeyType
 
 from market_depth.server.frames import text_frame
-from market_depth.server.listener import HEAD_TIMEOUT_S
+from market_depth.server.http_connection import USUAL_TIMEOUTS
 from market_depth.server.tls import TlsFileError, make_tls_context
 from protocol.codecs import decode_answer, encode
 from protocol.messages import HeartBeat, MarketData, Subscribe, Subscribed
@@ -139,7 +139,7 @@ async def test_nothing_can_be_said_before_the_handshake(
     async with local_server(tls=make_tls(tmp_path).server) as server, await server.connect() as stream:
         await stream.send_all(b"\x16\x03\x01")  # the beginning of a client's first record
         await wait_all_tasks_blocked()
-        mock_clock.jump(HEAD_TIMEOUT_S + 1)
+        mock_clock.jump(USUAL_TIMEOUTS.head_s + 1)
         assert await stream.receive_some() == b""
     assert complaints(caplog.records) == []
 
@@ -165,7 +165,7 @@ async def test_a_websocket_over_tls_is_served_like_any_other(tls: Tls) -> None:
 async def test_a_page_over_tls_ends_as_it_should(tls: Tls) -> None:
     async with local_server(tls=tls.server) as server, await server.connect() as plain:
         stream = trio.SSLStream(plain, tls.client, server_hostname=tls.host)
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await read_to_the_end(stream)).endswith(b'{"hello": "world"}')
 
 
