@@ -57,19 +57,14 @@ class LiveMarket:
         feed, market = self.feed, self.market
         market.warm(engine)
         try:
-            async for events in feed:
-                if begins_snapshot(events):
-                    market.close()
-                market.apply(events)
-                if not (market.is_open or feed.state is FeedState.WAITING or breaks_off_snapshot(events)):
-                    market.open()
-                    broadcaster.hurry()
-                if self.recorder is not None:
-                    await self.recorder.write(events)
-            logger.info("feed completed feed=%s", feed.name)
-        except FeedError as error:
-            self.error = str(error)
-            logger.error("feed failed feed=%s error=%s", feed.name, error)
+            while True:
+                try:
+                    await self._follow(broadcaster)
+                    break
+                except FeedError as error:
+                    self.error = str(error)
+                    logger.error("feed failed feed=%s error=%s", feed.name, error)
+                    # It is asked again, and is at its end, or waits to be started again.
         except Exception:
             # A bug of ours ends this feed alone: the others, and the last books of this one, are still served.
             self.error = f"{feed.name}: internal error"
@@ -80,6 +75,21 @@ class LiveMarket:
                 await feed.aclose()
             if self.recorder is not None:
                 await self.recorder.aclose()
+
+    async def _follow(self, broadcaster: Broadcaster) -> None:
+        feed, market = self.feed, self.market
+        async for events in feed:
+            self.error = None
+            if begins_snapshot(events):
+                market.close()
+            market.apply(events)
+            if not (market.is_open or feed.state is FeedState.WAITING or breaks_off_snapshot(events)):
+                market.open()
+                broadcaster.hurry()
+            if self.recorder is not None:
+                await self.recorder.write(events)
+        if self.error is None:
+            logger.info("feed completed feed=%s", feed.name)
 
 
 def begins_snapshot(events: OrderEvents) -> bool:

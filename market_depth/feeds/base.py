@@ -24,7 +24,8 @@ Source = Literal["simulated", "replay", "live"]
 
 
 class FeedState(StrEnum):
-    """How far a feed has come. The last three are final, but for a replay under control: that may run again.
+    """How far a feed has come. The last three are final, but for a replay under control: completed or failed, that may
+    run again.
 
     A feed that opens with a snapshot of each book is waiting until it has handed over all of them.
     """
@@ -96,8 +97,8 @@ class Feed(Protocol):
     async def __anext__(self) -> OrderEvents:
         """The next batch, when it is due.
 
-        Raises: StopAsyncIteration at the end and after `aclose`; FeedError where the source is damaged or lost. A
-        cancelled call has lost nothing: the next one hands over the same batch.
+        Raises: StopAsyncIteration at the end and after `aclose`; FeedError where the source is damaged or lost, after
+        which a feed that cannot go on is at its end. A cancelled call has lost nothing: the next one hands over the same batch.
         """
 
     async def aclose(self) -> None:

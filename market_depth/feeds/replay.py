@@ -1,14 +1,15 @@
 """Plays a recording: hands over its batches when they are due, at the chosen pace, and from wherever it is told to.
 
     running ◄──► paused        `pause`, `resume`; `step` hands over some events and leaves it paused
-    running, paused, done ──► idle        `stop`
-    idle, done ──► running        `start`; from done also `seek`
+    running, paused, done, failed ──► idle        `stop`
+    idle, done, failed ──► running        `start`; from done and failed also `seek`
     running, paused ──► done        the end is reached
-    running, paused ──► failed        the recording is damaged here; final
+    running, paused ──► failed        the recording is damaged here, or cannot be read
 
-A replay that was opened to be controlled waits when it is idle or done; any other one ends. `seek` and `start` go
-elsewhere in the recording: the books there come as a snapshot, one event that clears and fills them (see
-`market_depth.book.snapshot`), so that whoever follows the batches needs to know nothing of replays.
+A replay that was opened to be controlled waits when it is idle, done or failed; any other one ends. `seek` and `start`
+go elsewhere in the recording: the books there come as a snapshot, one event that clears and fills them (see
+`market_depth.book.snapshot`), so that whoever follows the batches needs to know nothing of replays. They read again
+what could not be read: the disk may be back, or the file repaired in its place, or its recorder further.
 
 The methods for control may be called at any time from any task of the same event loop. They only leave word, and wake
 `__anext__`, which does all the work.
@@ -107,6 +108,8 @@ class Progress:
 class ReplayFeed:
     """A Feed of recorded events. Its time starts with the first call for a batch, not before.
 
+    Under control, the FeedError that damage raises is not its end: whoever calls on waits until it is started again.
+
     A receiver that takes long holds the recording up; afterwards everything then due follows at once, so that the
     replay as a whole keeps its pace.
     """
@@ -203,7 +206,7 @@ class ReplayFeed:
     def pause(self) -> None:
         """Let time stand still. A replay that is paused stays so.
 
-        Raises: ReplayStateError when it is idle, done or over.
+        Raises: ReplayStateError when it is idle, done, failed or over.
         """
         self._check(ReplayState.RUNNING, ReplayState.PAUSED)
         self._play = ReplayState.PAUSED
@@ -213,7 +216,7 @@ class ReplayFeed:
     def resume(self) -> None:
         """Let time go on. A replay that runs just runs on.
 
-        Raises: ReplayStateError when it is idle, done or over.
+        Raises: ReplayStateError when it is idle, done, failed or over.
         """
         self._check(ReplayState.RUNNING, ReplayState.PAUSED)
         self._steps = 0
@@ -222,7 +225,7 @@ class ReplayFeed:
     async def step(self, events: int = 1) -> None:
         """Hand over the next events, however far away they are, and be paused. Returns when that is done.
 
-        Raises: ReplayStateError when it is idle, done or over, or closed meanwhile.
+        Raises: ReplayStateError when it is idle, done, failed or over, or becomes failed or over meanwhile.
         """
         self.pause()
         self._steps += events
@@ -232,14 +235,14 @@ class ReplayFeed:
         """Go on with what follows an instant (ns since the epoch). Returns when the books of that instant are there.
 
         They are those that playing up to there gives: before the first event empty; after the last one the replay is
-        done. It stays paused or running; one that was done runs.
+        done, and behind damage it has failed. It stays paused or running; one that was done or failed runs.
         A later seek, start or stop takes its place: then it returns with that one, wherever it leads.
-        Raises: ReplayStateError when it is idle or over, or closed meanwhile.
+        Raises: ReplayStateError when it is idle or over, or becomes failed or over meanwhile.
         """
-        self._check(ReplayState.RUNNING, ReplayState.PAUSED, ReplayState.DONE)
+        self._check(ReplayState.RUNNING, ReplayState.PAUSED, ReplayState.DONE, ReplayState.FAILED)
         end_ns = LAST_NS if self._playing.end_ns is None else self._playing.end_ns
         self._set_goal(min(max(instant_ns, 0), end_ns))
-        if self._play is ReplayState.DONE:
+        if self._play in (ReplayState.DONE, ReplayState.FAILED):
             self._run()
         await self._arrive()
 
@@ -255,10 +258,10 @@ class ReplayFeed:
         self._wake()
 
     async def start(self, playing: Playing) -> bool:
-        """Play from the start, if the replay is idle or done. Returns when the books of the start are there.
+        """Play from the start, if the replay is idle, done or failed. Returns when the books of the start are there.
 
         Returns: whether it was; a replay that runs or is paused goes on as it was told before.
-        Raises: ReplayStateError when it is over, or closed meanwhile.
+        Raises: ReplayStateError when it is over, or becomes failed or over meanwhile.
         """
         self._check(*ReplayState)
         if self._play in (ReplayState.RUNNING, ReplayState.PAUSED):
@@ -277,6 +280,7 @@ class ReplayFeed:
         """
         self._check(*ReplayState)
         self._play = ReplayState.IDLE
+        self._error = None
         self._schedule.stop(self._now_ns())
         self._goal = None
         self._steps = 0
@@ -284,13 +288,17 @@ class ReplayFeed:
 
     def _check(self, *states: ReplayState) -> None:
         if self._is_over:
-            raise ReplayStateError(self.name, self.state.upper(), self._error or "it plays no more")
+            raise self._over()
         if self._play not in states:
-            raise ReplayStateError(self.name, self._play, "start it first")
+            raise ReplayStateError(self.name, self._play, self._error or "start it first")
+
+    def _over(self) -> ReplayStateError:
+        return ReplayStateError(self.name, self.state.upper(), self._error or "it plays no more")
 
     def _run(self) -> None:
         self._play = ReplayState.RUNNING
-        if self.state is FeedState.COMPLETED:
+        self._error = None
+        if self.state in (FeedState.COMPLETED, FeedState.FAILED):
             self.state = FeedState.RUNNING
         if self.state is FeedState.RUNNING:  # before the first call for a batch, time has not begun
             self._schedule.run(self._now_ns())
@@ -310,12 +318,12 @@ class ReplayFeed:
         arrival = _Arrival()
         self._arrivals.append(arrival)
         await arrival.event.wait()
-        if not arrival.has_arrived:
-            self._check()
+        if arrival.refusal is not None:
+            raise arrival.refusal
 
-    def _tell_arrivals(self, *, have_arrived: bool) -> None:
+    def _tell_arrivals(self, refusal: ReplayStateError | None = None) -> None:
         for arrival in self._arrivals:
-            arrival.has_arrived = have_arrived
+            arrival.refusal = refusal
             arrival.event.set()
         self._arrivals.clear()
 
@@ -332,19 +340,27 @@ class ReplayFeed:
         try:
             batch = await self._next_batch()
         except FeedError as error:
-            self._error = str(error)
-            self._play = ReplayState.FAILED
-            self._end(FeedState.FAILED)
+            self._fail(str(error))
+            if not self._is_controlled:
+                self._end(FeedState.FAILED)
             raise
         except Exception:
-            self._error = f"{self.name}: internal error"
-            self._play = ReplayState.FAILED
+            self._fail(f"{self.name}: internal error")
             self._end(FeedState.FAILED)
             raise
         if batch is None:
             self._end(FeedState.COMPLETED)
             raise StopAsyncIteration
         return batch
+
+    def _fail(self, error: str) -> None:
+        self._error = error
+        self._play = ReplayState.FAILED
+        self.state = FeedState.FAILED
+        self._goal = None
+        self._steps = 0
+        self._schedule.stop(self._now_ns())
+        self._tell_arrivals(ReplayStateError(self.name, self._play, error))
 
     async def aclose(self) -> None:
         self._end(FeedState.CLOSED)
@@ -355,7 +371,7 @@ class ReplayFeed:
             self._is_over = True
             self.state = state
             self._wake()
-            self._tell_arrivals(have_arrived=False)
+            self._tell_arrivals(self._over())
         if not self._is_reading:
             self._recording.close()
 
@@ -364,7 +380,7 @@ class ReplayFeed:
         while not self._is_over:
             # Whoever calls has taken everything that was handed over before.
             if self._goal is None and not len(self._snapshot) and not self._steps:
-                self._tell_arrivals(have_arrived=True)
+                self._tell_arrivals()
             batch: OrderEvents | None = None
             if len(self._snapshot):
                 batch = await self._take_snapshot()
@@ -372,7 +388,7 @@ class ReplayFeed:
                 await self._seek(self._goal)
             elif self._play is ReplayState.DONE and not self._is_controlled:
                 break
-            elif self._play in (ReplayState.IDLE, ReplayState.DONE):
+            elif self._play in (ReplayState.IDLE, ReplayState.DONE, ReplayState.FAILED):
                 await self._changed.wait()
             elif not self._pending.has_batch() and not self._is_read_out:
                 await self._read_on()
@@ -533,4 +549,5 @@ class _Arrival:
 
     def __init__(self) -> None:
         self.event = trio.Event()
-        self.has_arrived = False
+        self.refusal: ReplayStateError | None = None
+        """Why it never will be."""

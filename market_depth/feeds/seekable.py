@@ -174,7 +174,9 @@ class SeekableRecording:
         before = [checkpoint for checkpoint in self._checkpoints[1:] if checkpoint.position_ns <= instant_ns]
         last = before[-1] if before else self._checkpoints[0]
         is_ahead = self.position_ns <= instant_ns and last.records <= self.records
-        return None if is_ahead and self.records and not self._is_on_the_way else last
+        # What is damaged may be repaired: it is read again.
+        is_here = bool(self.records) and not self._is_on_the_way and self._damage is None
+        return None if is_ahead and is_here else last
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
         from market_depth.book.snapshot import cleared

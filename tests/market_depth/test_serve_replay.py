@@ -90,3 +90,34 @@ async def test_what_cannot_be_done_is_told_over_http(server: DepthServer) -> Non
     assert (await control(server, "stop"))[1]["state"] == "IDLE"
     assert await control(server, "step") == (409, {"detail": "day.dbn.zst is IDLE: start it first"})
     assert (await control(server, "status"))[1]["state"] == "IDLE"
+
+
+async def test_a_file_repaired_while_it_is_served_is_played_again(tmp_path: Path) -> None:
+    content = encoded(adds(100))
+    path = write(tmp_path, content[:-30], "torn.dbn")
+    server = DepthServer("--replay", str(path), "--speed", "max")
+    try:
+        status, answer = await control(server, "step", {"events": 1000})
+        assert status == 409
+        assert answer["detail"].startswith(
+            "torn.dbn is FAILED: torn.dbn: ends inside a record (26 bytes of it)"
+        )
+        assert (await control(server, "status"))[1]["records"] == 99
+        assert await health(server) == 503
+
+        path.write_bytes(content)
+        assert (await control(server, "start", {"speed": "max"}))[0] == 200
+        status, answer = await control(server, "seek", {"to": "2030-01-01T00:00:00Z"})
+        assert (status, answer["records"], answer["error"]) == (200, 100, None)
+        assert await health(server) == 200
+    finally:
+        server.stop()
+
+
+async def health(server: DepthServer) -> int:
+    def call() -> int:
+        with closing(HTTPConnection(server.addr, timeout=10)) as connection:
+            connection.request("GET", "/api/health")
+            return connection.getresponse().status
+
+    return await trio.to_thread.run_sync(call)

@@ -51,17 +51,20 @@ class Player:
         self.came: list[tuple[float, int]] = []
         """When records came that are no part of a snapshot, in seconds from the beginning, and how many."""
         self.error: FeedError | None = None
+        """Why it failed, the last time."""
         self._begin = trio.current_time()
 
     async def follow(self) -> None:
-        try:
-            async for batch in self.feed:
-                assert 0 < len(batch) <= MAX_BATCH_RECORDS
-                self.engine.apply(batch)
-                if not batch["flags"][0] & Flag.SNAPSHOT:
-                    self.came.append((self.now(), len(batch)))
-        except FeedError as error:
-            self.error = error
+        while True:
+            try:
+                async for batch in self.feed:
+                    assert 0 < len(batch) <= MAX_BATCH_RECORDS
+                    self.engine.apply(batch)
+                    if not batch["flags"][0] & Flag.SNAPSHOT:
+                        self.came.append((self.now(), len(batch)))
+                return
+            except FeedError as error:
+                self.error = error
 
     def now(self) -> float:
         return round(trio.current_time() - self._begin, 6)
@@ -372,7 +375,7 @@ async def call(name: str, feed: ReplayFeed) -> None:
         (PAUSED, set()),
         (IDLE, {"pause", "resume", "step", "seek"}),
         (DONE, {"pause", "resume", "step"}),
-        (FAILED, set(CALLS)),
+        (FAILED, {"pause", "resume", "step"}),
     ],
 )
 async def test_each_state_refuses_what_makes_no_sense_in_it(
@@ -412,6 +415,68 @@ async def test_who_waits_for_a_replay_that_fails_or_closes_is_told(autojump_cloc
 
         nursery.start_soon(seek)  # nobody calls for batches
         await wait_all_tasks_blocked()
+        await feed.aclose()
+
+
+class Disk(MemoryRecording):
+    """A recording that cannot be read while it is away."""
+
+    is_away = False
+
+    def read(self) -> OrderEvents:
+        if self.is_away:
+            raise DamagedFileError("memory", "cannot be read", "look after the disk")
+        return super().read()
+
+
+@pytest.mark.parametrize("again", ["start", "seek", "stop and start"])
+async def test_a_replay_that_failed_is_played_again(again: str, autojump_clock: MockClock) -> None:
+    disk = Disk(*np.split(at(0, 1, 2, 3, 4, 5), 3))
+    feed = ReplayFeed(disk, choose_pacing(1), is_controlled=True)
+    player = Player(feed)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.follow)
+        await trio.sleep(2.5)
+        disk.is_away = True
+        await trio.sleep(10)
+        assert (player.state, feed.state, player.orders()) == (FAILED, FeedState.FAILED, [1, 2, 3, 4])
+        assert feed.progress().error == "memory: cannot be read; look after the disk"
+        assert player.position_s == 3
+
+        # As long as it is away, it fails again.
+        await feed.seek(START_NS + 4 * S)
+        await trio.sleep(1)
+        assert player.state is FAILED
+
+        disk.is_away = False
+        if again == "seek":
+            await feed.seek(START_NS + round(2.5 * S))
+            assert (player.position_s, player.orders()) == (2.5, [1, 2, 3])
+        else:
+            if again == "stop and start":
+                feed.stop()
+                assert (player.state, feed.progress().error) == (IDLE, None)
+            assert await feed.start(Playing(choose_pacing(1)))
+        assert (player.state, feed.state, feed.progress().error) == (RUNNING, FeedState.RUNNING, None)
+        await trio.sleep(10)
+        assert (player.state, player.orders()) == (DONE, [1, 2, 3, 4, 5, 6])
+        await feed.aclose()
+    assert disk.is_closed
+
+
+async def test_a_file_that_was_repaired_or_has_grown_is_read_on(tmp_path: Path) -> None:
+    content = encoded(at(0, 1, 2, 3))
+    path = write(tmp_path, content[:-60])
+    feed = await ReplayFeed.open(path, choose_pacing("max"), is_controlled=True)
+    player = Player(feed)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(player.follow)
+        with pytest.raises(ReplayStateError, match=r"is FAILED: .*ends inside a record"):
+            await feed.step(5)
+        assert player.orders() == [1, 2]
+        path.write_bytes(content)
+        await feed.seek(START_NS + 100 * S)
+        assert player.orders() == [1, 2, 3, 4]
         await feed.aclose()
 
 
