@@ -293,6 +293,27 @@ store_eight: Callable[[Pointer, int, int], None] = cast("Any", intrinsic(_store_
 """Write a number's eight bytes, lowest first, wherever."""
 
 
+def _count_among(comparison: str) -> Callable[[Pointer, int, int], int]:
+    def _count(_typing_context: Any, _keys: Any, _at: Any, _key: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            keys, at, key = arguments
+            vector, lanes = ir.VectorType(key.type, PAD), ir.VectorType(ir.IntType(32), PAD)
+            run = builder.load(builder.bitcast(builder.gep(keys, [at]), vector.as_pointer()), align=8)
+            undefined = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(undefined, key, ir.IntType(32)(0))
+            everywhere = builder.shuffle_vector(first, undefined, ir.Constant(lanes, [0] * PAD))
+            found = builder.bitcast(builder.icmp_signed(comparison, run, everywhere), ir.IntType(PAD))
+            return builder.zext(builder.ctpop(found), key.type)
+
+        return types.int64(pointer_type(types.int64), types.int64, types.int64), generate
+
+    return cast("Callable[[Pointer, int, int], int]", intrinsic(_count))
+
+
+count_above, count_not_below = _count_among(">"), _count_among(">=")
+"""How many of PAD keys, from a position on, are above a key, or not below it: without a branch, in a few vectors."""
+
+
 def _trailing_zeros(_typing_context: Any, _value: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.IntType(1)(0))
@@ -501,10 +522,8 @@ def run_end(m: Memory, side: int) -> int:
 def position_of(m: Memory, side: int, key: int) -> int:
     """Where in the arena the first key of a side stands that is not below `key`; the run's end if there is none."""
     end = run_end(m, side)
-    # Most events are near the best: count among the last 16 without a branch, the compiler makes it a few vectors.
-    not_below = 0
-    for i in range(1, PAD + 1):
-        not_below += m.keys[end - i] >= key
+    # Most events are near the best.
+    not_below = count_not_below(m.keys, end - PAD, key)
     if not_below < PAD:
         return end - not_below
     low, high = m.sides[side * SIDE_WORDS + BASE], end - PAD
@@ -963,9 +982,7 @@ def level_after(m: Memory, side: int, taken: int) -> int:
 def rank_of(m: Memory, side: int, key: int, count: int) -> int:
     """How many of a side's best `count` levels are better than a key; perhaps more, if that is all of them."""
     end = run_end(m, side)
-    rank = 0
-    for i in range(1, PAD + 1):  # as in `position_of`
-        rank += m.keys[end - i] > key
+    rank = count_above(m.keys, end - PAD, key)
     if rank == PAD:
         while rank < count and m.keys[end - 1 - rank] > key:
             rank += 1
