@@ -1151,9 +1151,15 @@ def apply_and_show(
 
 @inlined
 def copy_top(t: Tops, book: int, pairs_address: int, row: int) -> None:
-    size = 8 * PAIR_WORDS * t.depth
-    for i in range(0, size, 8 * PAIR_WORDS):
-        copy_32(chars(pairs_address), row * size + i, t.bytes, book * size + i)
+    pairs, size = chars(pairs_address), 8 * PAIR_WORDS * t.depth
+    to, source = row * size, book * size
+    end = to + size
+    while to + 64 <= end:
+        copy_64(pairs, to, t.bytes, source)
+        to += 64
+        source += 64
+    if to < end:
+        copy_32(pairs, to, t.bytes, source)
 
 
 @kernel

@@ -35,7 +35,7 @@ class TopOfBook:
             raise ValueError(f"a top has at least one level, not {depth}")
         self._engine = engine
         self._depth = depth
-        self._tops = self._empty(len(engine.arrays.books))
+        self._use(self._empty(len(engine.arrays.books)))
         engine.arrays.state[kernels.UNTOLD] = 1
 
     def apply(self, events: OrderEvents, out: LevelPairs | None = None) -> LevelPairs:
@@ -62,7 +62,7 @@ class TopOfBook:
             else:
                 applied = kernels.apply_and_show(
                     self._engine.memory,
-                    kernels.address_of(self._tops),
+                    self._tops_address,
                     self._depth,
                     address,
                     left,
@@ -81,7 +81,11 @@ class TopOfBook:
         if known < len(self._engine.arrays.books):
             tops = self._empty(len(self._engine.arrays.books))
             tops[:known] = self._tops[:known]
-            self._tops = tops
+            self._use(tops)
+
+    def _use(self, tops: LevelPairs) -> None:
+        self._tops = tops
+        self._tops_address = kernels.address_of(tops)
 
     def _empty(self, places: int) -> LevelPairs:
         tops = np.zeros((places + 1, self._depth), LEVEL_PAIR)
