@@ -116,6 +116,7 @@ class ServerFeed:
                     case Error() | Denied():
                         self._check(update)
                     case MarketData():
+                        self._check_stream(update)
                         frames[update.stream_id] = update
         for stream in self._without_orders(frames):
             if stream.stream_id not in frames:
@@ -127,10 +128,13 @@ class ServerFeed:
             instrument_in(frames[stream.stream_id], VENUE, number)
             for number, stream in enumerate(self._streams, 1)
         )
-        for stream, instrument in zip(self._streams, self.instruments, strict=True):
-            self._changes[stream.stream_id] = FrameChanges(instrument)
-            self._opening.append(self._take(frames[stream.stream_id]))
-        self.start_ns = min(int(events["ts_recv"][0]) for events in self._opening)
+        self._changes = {
+            stream.stream_id: FrameChanges(instrument)
+            for stream, instrument in zip(self._streams, self.instruments, strict=True)
+        }
+        snapshots = [self._take(frame) for frame in frames.values()]
+        self._opening.extend(sorted(snapshots, key=lambda events: int(events["ts_recv"][0])))
+        self.start_ns = int(self._opening[0]["ts_recv"][0])
         self._opened_at = trio.current_time()
 
     def _without_orders(self, frames: dict[str, MarketData]) -> list[Subscribe]:
@@ -186,13 +190,15 @@ class ServerFeed:
             changes.restart()
 
     def _take(self, frame: MarketData) -> OrderEvents:
-        changes = self._changes.get(frame.stream_id)
-        if changes is None:
-            raise self._error("sends a stream that nobody asked for", "see whether it is a depth server")
+        self._check_stream(frame)
         try:
-            return changes.take(frame)
+            return self._changes[frame.stream_id].take(frame)
         except FrameError as error:
             raise self._error(f"{frame.symbol}: {error}", "record what DBN can hold") from error
+
+    def _check_stream(self, frame: MarketData) -> None:
+        if all(stream.stream_id != frame.stream_id for stream in self._streams):
+            raise self._error("sends a stream that nobody asked for", "see whether it is a depth server")
 
     def _check(self, refusal: Error | Denied) -> None:
         if isinstance(refusal, Denied):

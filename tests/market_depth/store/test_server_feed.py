@@ -70,7 +70,7 @@ def in_short(events: OrderEvents) -> str:
     return f"{events['instrument_id'][0]}: " + "".join(map(chr, events["action"]))
 
 
-BOTH = [frame_text("0", A, B, at_s=3), frame_text("1", A, at_s=2)]
+BOTH = [frame_text("0", A, B, at_s=2), frame_text("1", A, at_s=3)]
 
 
 async def test_it_opens_with_a_snapshot_of_each_book_and_goes_on_with_changes(
@@ -93,12 +93,13 @@ async def test_it_opens_with_a_snapshot_of_each_book_and_goes_on_with_changes(
     assert socket.sent == [stream.model_dump_json() for stream in STREAMS]
 
 
-async def test_of_frames_that_come_before_all_books_are_there_the_newest_counts(
+async def test_of_frames_that_come_before_all_books_are_there_the_newest_counts_and_the_oldest_is_first(
     autojump_clock: MockClock,
 ) -> None:
     socket = FakeSocket([frame_text("0", A), frame_text("0", A, B), BOTH[1]], then_silent=True)
     async with followed(connect_to(socket), duration_s=1) as server:
-        assert [in_short(batch) for batch in await server.batches()] == ["1: RAA", "2: RA"]
+        assert server.feed.start_ns == START_NS + 3 * 10**9
+        assert [in_short(batch) for batch in await server.batches()] == ["2: RA", "1: RAA"]
 
 
 @pytest.mark.parametrize(("max_records", "batches"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3)])
@@ -178,6 +179,11 @@ LATER = encode(Error(code=503, message="the server is shutting down")).decode()
             [*BOTH, frame_text("0", Resting(1, -1, 5)).replace("0.005", "0.0005")],
             "there:1: ACME: the quantity 0.0005 is not 1 to 4,294,967,295 lots of 0.001; record what DBN can hold",
             2,
+        ),
+        (
+            [BOTH[0], frame_text("elsewhere")],
+            "there:1: sends a stream that nobody asked for; see whether it is a depth server",
+            0,
         ),
         (
             [*BOTH, frame_text("elsewhere")],
