@@ -7,7 +7,7 @@ from typing import IO
 
 
 class DepthServer:
-    """A server started by `market-depth serve`; `addr` is HOST:PORT, and stays the same after a restart."""
+    """A server started by `market-depth serve`; `addr` is HOST:PORT, `url` that of its WebSocket. Both survive a restart."""
 
     def __init__(self, *options: str, log: IO[bytes] | None = None) -> None:
         """`log` takes what the server writes to standard error; without it, the test's own does."""
@@ -15,11 +15,6 @@ class DepthServer:
         self._log = log
         self.addr = "127.0.0.1:0"
         self.start()
-
-    @property
-    def url(self) -> str:
-        """Where its WebSocket is."""
-        return f"ws://{self.addr}/"
 
     @property
     def process(self) -> subprocess.Popen[str]:
@@ -32,11 +27,12 @@ class DepthServer:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        announced = re.search(r"ws://([^/]+)/", line)
+        announced = re.search(r"wss?://([^/]+)/", line)
         if announced is None:
             self.stop()
             raise AssertionError(f"the server did not start: {line!r}")
         self.addr = announced[1]
+        self.url = announced[0]
 
     def stop(self) -> None:
         """End it as Ctrl-C does, and wait until it is gone."""

@@ -89,7 +89,14 @@ class LocalServer:
         served: Mapping[str, tuple[DataType, ...]] = dict.fromkeys(market.instruments, ("MBO", "MBP"))
         gate = gate or Gate()
         self.websocket = WebSocketServer(
-            served, limits, self.broadcaster, self.heartbeats, clock, gate, self.counts
+            served,
+            limits,
+            self.broadcaster,
+            self.heartbeats,
+            clock,
+            gate,
+            self.counts,
+            timeouts.head_s,
         )
         self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
         make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts, tls=tls)
