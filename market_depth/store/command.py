@@ -46,7 +46,7 @@ def record(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Record the running server there, and no simulation.",
+            help="Record the running server there (or at its ws:// or wss:// address), and no simulation.",
             rich_help_panel=SERVER,
         ),
     ] = None,

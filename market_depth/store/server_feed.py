@@ -21,6 +21,7 @@ from market_depth.client.connection import COME_LATER
 from market_depth.feeds.base import FeedError, FeedOptionError
 from market_depth.store.frame_changes import FrameChanges, FrameError
 from market_depth.store.frame_instrument import instrument_in
+from protocol.errors import UnknownSymbol
 from protocol.events import OrderEvents, order_events
 from protocol.instrument import Instrument
 from protocol.messages import MAX_LEVELS, Error, MarketData, Subscribe
@@ -204,7 +205,9 @@ class ServerFeed:
         if isinstance(refusal, Denied):
             raise self._error(refusal.message, "give it in MARKET_DEPTH_TOKEN")
         if refusal.code not in COME_LATER:  # else the connection is lost next
-            raise self._error(refusal.message, "ask for something else")
+            is_unknown = refusal.code == UnknownSymbol.code
+            remedy = "choose others with --symbols" if is_unknown else "ask for something else"
+            raise self._error(refusal.message, remedy)
 
     def _error(self, problem: str, remedy: str) -> FeedError:
         return FeedError(self._name, problem, remedy)

@@ -153,6 +153,7 @@ async def test_an_empty_book_is_waited_for_and_then_recorded_in_whole_lots(
 
 
 REFUSAL = encode(Error(code=404, message="symbol: 'BETA' is not served", stream_id="1")).decode()
+UNSERVED = encode(Error(code=422, message="data_type: MBO is not served for 'BETA'", stream_id="1")).decode()
 DENIAL = encode(
     Error(code=401, message="a token is required: send Hello with it first", stream_id="0")
 ).decode()
@@ -167,14 +168,15 @@ LATER = encode(Error(code=503, message="the server is shutting down")).decode()
             "there:1: cannot be reached: nobody listens; start it, or give its address with --addr",
             0,
         ),
-        ([REFUSAL], "there:1: symbol: 'BETA' is not served; ask for something else", 0),
+        ([REFUSAL], "there:1: symbol: 'BETA' is not served; choose others with --symbols", 0),
         (
             [LATER],
             "there:1: cannot be reached: the server is shutting down; start it, or give its address with --addr",
             0,
         ),
         ([DENIAL], "there:1: the server requires a valid token; give it in MARKET_DEPTH_TOKEN", 0),
-        ([*BOTH, REFUSAL], "there:1: symbol: 'BETA' is not served; ask for something else", 2),
+        ([UNSERVED], "there:1: data_type: MBO is not served for 'BETA'; ask for something else", 0),
+        ([*BOTH, REFUSAL], "there:1: symbol: 'BETA' is not served; choose others with --symbols", 2),
         (
             [*BOTH, frame_text("0", Resting(1, -1, 5)).replace("0.005", "0.0005")],
             "there:1: ACME: the quantity 0.0005 is not 1 to 4,294,967,295 lots of 0.001; record what DBN can hold",
