@@ -111,7 +111,12 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
 
             measured = Measured(counts, websocket, broadcaster, loop_lag)
             return make_application(
-                markets, replays, publisher, measured, lambda: trio.current_time() - started
+                markets,
+                replays,
+                publisher,
+                measured,
+                lambda: trio.current_time() - started,
+                config.allow_origin,
             )
 
         application = HostedApplication(make_application)

@@ -130,7 +130,8 @@ class AsgiServer:
 
     def _admit(self, request: h11.Request, *, is_websocket: bool) -> None:
         """Raises: RequestError when the gate denies the request."""
-        denied = self._gate.check(request.headers, is_websocket=is_websocket)
+        is_preflight = request.method == b"OPTIONS"
+        denied = self._gate.check(request.headers, is_websocket=is_websocket, is_preflight=is_preflight)
         if denied is not None:
             self._counts.connections_refused[denied.reason] += 1
             raise RequestError(denied.status, denied.detail, denied.headers)

@@ -117,12 +117,15 @@ class Gate:
 
     # Requests
 
-    def check(self, headers: Headers, *, is_websocket: bool) -> Denied | None:
-        """Why this request is denied, or None if it may go on."""
+    def check(self, headers: Headers, *, is_websocket: bool, is_preflight: bool = False) -> Denied | None:
+        """Why this request is denied, or None if it may go on.
+
+        In a preflight a browser asks whether a page may send what it wants to: it shows no token yet.
+        """
         request = _Request.of(headers)
         if not all(self._is_welcome(origin, request.host, is_websocket) for origin in request.origins):
             return FOREIGN_PAGE
-        if self._token is None or self._has_token(request):
+        if self._token is None or self._has_token(request) or (is_preflight and request.origins):
             return None
         is_stranger = is_websocket and not request.bearer_tokens and not request.token_subprotocols
         return None if is_stranger else UNAUTHORISED

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from market_depth.server.about import About
 from market_depth.server.books import book_router
@@ -44,8 +45,12 @@ def make_application(
     publisher: Publisher,
     measured: Measured,
     uptime_s: Callable[[], float],
+    allowed_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application of one server. It may be made in a thread; its routes run in the event loop that calls it."""
+    """The application of one server. It may be made in a thread; its routes run in the event loop that calls it.
+
+    Browsers are told that pages of `allowed_origins` may read the answers, `*` standing for all.
+    """
     application = FastAPI(
         title="market-depth",
         summary="A market's depth feed: what is not the WebSocket",
@@ -59,6 +64,13 @@ def make_application(
     application.add_exception_handler(RequestValidationError, _tell_invalid)
     application.add_exception_handler(Exception, _tell_failure)
     application.add_middleware(_HeadAsGet)
+    if allowed_origins:
+        application.add_middleware(
+            CORSMiddleware,
+            allow_origins=allowed_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("Authorization", "Content-Type"),
+        )
     for router in (
         About(feeds, measured, uptime_s).router(),
         book_router(feeds, publisher),

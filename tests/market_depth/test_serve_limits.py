@@ -89,12 +89,20 @@ async def websocket_client(
         nursery.cancel_scope.cancel()
 
 
+async def ask(server: DepthServer, *lines: str, method: str = "GET") -> str:
+    """The head of an answer."""
+    request = [f"{method} /api/health HTTP/1.1", f"Host: {HOST}", "Connection: close", *lines, "", ""]
+    async with await encrypted(await connect(server)) as stream:
+        await stream.send_all("\r\n".join(request).encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += await stream.receive_some()
+    return received.partition(b"\r\n\r\n")[0].decode()
+
+
 async def get(server: DepthServer, *lines: str) -> int:
     """The status of a page."""
-    request = "\r\n".join(["GET /api/health HTTP/1.1", f"Host: {HOST}", "Connection: close", *lines, "", ""])
-    async with await encrypted(await connect(server)) as stream:
-        await stream.send_all(request.encode())
-        return int((await stream.receive_some()).split()[1])
+    return int((await ask(server, *lines)).split()[1])
 
 
 async def test_requests_are_asked_for_the_token_and_their_origin(server: DepthServer) -> None:
@@ -104,6 +112,17 @@ async def test_requests_are_asked_for_the_token_and_their_origin(server: DepthSe
     assert await get(server, right) == 200
     assert await get(server, right, f"Origin: {ORIGIN}") == 200
     assert await get(server, right, "Origin: https://evil.example") == 403
+
+
+async def test_a_page_of_the_list_may_show_the_token_and_read_the_answer(server: DepthServer) -> None:
+    asked = ("Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
+    allowed = f"access-control-allow-origin: {ORIGIN}"
+    beforehand = await ask(server, f"Origin: {ORIGIN}", *asked, method="OPTIONS")
+    assert "HTTP/1.1 200 " in beforehand
+    assert allowed in beforehand
+    assert "access-control-allow-headers: Accept, Accept-Language, Authorization, " in beforehand
+    assert allowed in await ask(server, f"Origin: {ORIGIN}", f"Authorization: Bearer {TOKEN}")
+    assert "HTTP/1.1 403 " in await ask(server, "Origin: https://evil.example", *asked, method="OPTIONS")
 
 
 async def test_a_stranger_has_as_long_as_a_handshake_to_show_the_token(server: DepthServer) -> None:

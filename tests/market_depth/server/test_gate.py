@@ -231,6 +231,19 @@ def test_the_token_of_a_hello_is_judged(text: str, is_right: bool) -> None:
     assert Gate(token=TOKEN).is_token(text) is is_right
 
 
+def test_a_browser_that_asks_beforehand_need_not_show_the_token_its_page_must_be_welcome() -> None:
+    gate = Gate(token=TOKEN, allowed_origins=["https://depth.example.org"])
+    for origin, reason in {
+        b"https://depth.example.org": None,
+        b"http://evil.example": Refusal.ORIGIN,
+    }.items():
+        denied = gate.check([(b"origin", origin)], is_websocket=False, is_preflight=True)
+        assert (denied and denied.reason) is reason
+    denied = gate.check([], is_websocket=False, is_preflight=True)
+    assert denied is not None
+    assert denied.reason is Refusal.UNAUTHORISED
+
+
 def test_a_foreign_page_gets_in_with_no_token() -> None:
     denied = Gate(token=TOKEN).check([(b"origin", b"http://evil.example"), RIGHT], is_websocket=True)
     assert denied is not None
