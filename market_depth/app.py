@@ -57,6 +57,10 @@ FEED_KEY_VARIABLE = "MARKET_DEPTH_FEED_KEY"
 
 SHUTDOWN_TIMEOUT_S = 5.0
 
+OPEN_TIMEOUT_S = 10.0
+OPEN_CHECK_S = 0.1
+"""How long we look for the first books, and how often: a live feed may have none for hours."""
+
 GC_THRESHOLDS = (20_000, 20, 50)
 """Garbage is collected this seldom, and what lives at the start never looked at: with Python's defaults a handshake
 costs twice as much."""
@@ -110,7 +114,7 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             from market_depth.server.http import make_application
 
             measured = Measured(counts, websocket, broadcaster, loop_lag)
-            return make_application(
+            made = make_application(
                 markets,
                 replays,
                 publisher,
@@ -118,6 +122,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                 lambda: trio.current_time() - started,
                 config.allow_origin,
             )
+            gc.freeze()  # otherwise the collector looks at all of it again and again
+            return made
 
         application = HostedApplication(make_application)
         timeouts = Timeouts(head_s=config.handshake_timeout_s)
@@ -150,7 +156,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     nursery.start_soon(heartbeats.run)
                     nursery.start_soon(loop_lag.run)
                     nursery.start_soon(application.run)
-                    nursery.start_soon(run_markets, markets, broadcaster, application.hurry)
+                    nursery.start_soon(run_markets, markets, broadcaster)
+                    nursery.start_soon(hurry_when_open, application, markets)
                     number = await anext(aiter(signals))
                     logger.info("shutting down signal=%s", signal.Signals(number).name)
                     accepting.cancel_scope.cancel()
@@ -256,18 +263,23 @@ async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) 
     return feeds
 
 
-async def run_markets(
-    markets: list[LiveMarket], broadcaster: Broadcaster, when_warm: Callable[[], None]
-) -> None:
+async def run_markets(markets: list[LiveMarket], broadcaster: Broadcaster) -> None:
     """Load the book engine beside the running server, then run every market until its feed ends."""
     engines = await trio.to_thread.run_sync(make_engines, len(markets), abandon_on_cancel=True)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    when_warm()
     async with trio.open_nursery() as nursery:
         for live, engine in zip(markets, engines, strict=True):
             nursery.start_soon(live.run, engine, broadcaster)
+
+
+async def hurry_when_open(application: HostedApplication, markets: list[LiveMarket]) -> None:
+    """Make the HTTP application when the first books are out: beside them it would delay them by as long as it takes."""
+    with trio.move_on_after(OPEN_TIMEOUT_S):
+        while not all(live.market.is_open for live in markets):  # noqa: ASYNC110 - a market that opens tells nobody
+            await trio.sleep(OPEN_CHECK_S)
+    application.hurry()
 
 
 def make_engines(count: int) -> list[BookEngine]:

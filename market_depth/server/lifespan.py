@@ -3,8 +3,8 @@
     unmade ──► making ──► starting ──► serving ──► ending
                   └───────────┴──► failed: the log says why, and every request is told 503
 
-It is made in a thread, because to import a web framework takes longer than a server may take to accept. A request that
-comes before waits.
+It is made in a thread, because to import a web framework takes longer than a server may take to accept, and not while
+something more important starts: the thread would take half the interpreter's time. A request that comes before waits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 10.0
 """How long a request waits for the application."""
 
+PATIENCE_S = 1.0
+"""How long the application is not made although a request waits for it, if nobody has said that now is a good time."""
+
 
 class HostedApplication:
     """An application as a server can hold it before it exists. Itself an ASGI application for HTTP requests."""
@@ -35,24 +38,28 @@ class HostedApplication:
         self._application: Application | None = None
         self._state: dict[str, Any] = {}
         self._wanted = trio.Event()
+        self._hurried = trio.Event()
         self._decided = trio.Event()
         self._ending = trio.Event()
         self._ended = trio.Event()
 
     def hurry(self) -> None:
-        """Make it now, not when the first request comes."""
+        """Make it now: whatever is more important has been done."""
+        self._hurried.set()
         self._wanted.set()
 
     async def shut_down(self) -> None:
         """Tell the application that no more requests come. Returns when `run` does."""
         self._ending.set()
-        self._wanted.set()
+        self.hurry()
         await self._ended.wait()
 
     async def run(self) -> None:
         """Let it live until `shut_down`. What it raises is logged, and goes no further."""
         try:
             await self._wanted.wait()
+            with trio.move_on_after(PATIENCE_S):
+                await self._hurried.wait()
             if not self._ending.is_set():
                 application = await trio.to_thread.run_sync(self._make, abandon_on_cancel=True)
                 await self._live(application)

@@ -8,7 +8,7 @@ import trio
 from fastapi import FastAPI, Request
 from trio.testing import wait_all_tasks_blocked
 
-from market_depth.server.lifespan import START_TIMEOUT_S, HostedApplication
+from market_depth.server.lifespan import PATIENCE_S, START_TIMEOUT_S, HostedApplication
 from tests.market_depth.server.applications import ask, hello
 
 if TYPE_CHECKING:
@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def hosted(make: Callable[[], Application]) -> AsyncIterator[HostedApplication]:
+async def hosted(
+    make: Callable[[], Application], *, in_good_time: bool = True
+) -> AsyncIterator[HostedApplication]:
     """An application that lives until the end of the block."""
     application = HostedApplication(make)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(application.run)
+        if in_good_time:
+            application.hurry()
         yield application
         await application.shut_down()
 
 
-async def test_an_application_is_made_once_and_when_it_is_wanted() -> None:
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_an_application_is_made_once_when_it_is_a_good_time(is_asked: bool) -> None:
     made = 0
 
     def make() -> Application:
@@ -37,21 +42,29 @@ async def test_an_application_is_made_once_and_when_it_is_wanted() -> None:
         made += 1
         return hello
 
-    async with hosted(make) as application:
-        await wait_all_tasks_blocked()
-        assert made == 0
-        async with trio.open_nursery() as nursery:
+    async with hosted(make, in_good_time=False) as application, trio.open_nursery() as nursery:
+        if is_asked:
             for _ in range(3):
                 nursery.start_soon(ask, application, "GET", "/")
+        await wait_all_tasks_blocked()
+        assert made == 0
         application.hurry()
+        assert (await ask(application, "GET", "/")).status == 200
     assert made == 1
+
+
+async def test_a_request_brings_an_application_about_even_if_no_time_is_good(mock_clock: MockClock) -> None:
+    async with hosted(lambda: hello, in_good_time=False) as application, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, application, "GET", "/")
+        await wait_all_tasks_blocked()
+        mock_clock.jump(PATIENCE_S)
 
 
 async def test_an_application_nobody_wanted_is_never_made() -> None:
     def make() -> Application:
         raise AssertionError
 
-    async with hosted(make):
+    async with hosted(make, in_good_time=False):
         pass
 
 
