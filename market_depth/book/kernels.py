@@ -200,6 +200,11 @@ def kernel(function: F) -> F:
     return cast("F", numba.njit(cache=True, nogil=True, **NO_DOOR_FOR_C)(function))
 
 
+def brief_kernel(function: F) -> F:
+    """The same, but it keeps the interpreter's lock: for what is done sooner than the lock is given away and taken again."""
+    return cast("F", numba.njit(cache=True, **NO_DOOR_FOR_C)(function))
+
+
 def inlined(function: F) -> F:
     """Compile `function` into each of its callers."""
     return cast("F", numba.njit(forceinline=True, **NO_DOORS)(function))
@@ -962,6 +967,12 @@ def apply_events(call: int) -> int:
             prefetch_ahead(m, words, at, end)
         apply_event(m, words, at)
     return count
+
+
+@brief_kernel
+def apply_one(call: int) -> int:
+    """`apply_events` for a single event: from Python it takes an eighth less, and 0.3 s more to compile."""
+    return apply_events(call)
 
 
 # --- Reading: the sides of several books as one ---
