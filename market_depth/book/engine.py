@@ -81,7 +81,7 @@ class BookEngine:
         self._call = np.zeros(kernels.CALL_WORDS, np.int64)
         self._call_address = kernels.address_of(self._call)
         row = np.zeros(kernels.EVENT_WORDS, np.int64)
-        self._row = (ctypes.c_char * RECORD_BYTES).from_buffer(row)
+        self._row = (ctypes.c_char * RECORD_BYTES).from_buffer(row.data)
         self._row_call = np.array([0, kernels.address_of(row), 1])
         self._row_call_address = kernels.address_of(self._row_call)
         self._use(empty_arrays())
