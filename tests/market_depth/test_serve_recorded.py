@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from market_depth.book.engine import BookEngine
+from market_depth.book.views import resting_orders
+from market_depth.feeds.dbn import DbnFile
+from market_depth.store.server_feed import subscriptions
+from market_depth.store.server_recording import record_server
+from protocol.events import Side
 from protocol.messages import MarketData, PriceLevel, PriceLevels, RestingOrders
+from protocol.timestamp import NS_PER_US
 from tests.depth_server import DepthServer
 from tests.market_depth.server.local_server import Client, websocket_client
 from tests.market_depth.test_serve_replay import control
@@ -105,3 +112,36 @@ async def test_the_last_frames_of_other_recordings_show_their_known_tops(
     assert (plain(book.bids[0]), plain(book.asks[0])) == (bid, ask)
     if depth is not None:
         assert (len(book.bids), len(book.asks)) == depth
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [("esh4-glbx-mdp3-20231224.mbo.dbn.zst", "ESH4"), ("dbeq-basic-20240403.mbo.dbn.zst", "GOOGL")],
+)
+async def test_a_served_recording_recorded_again_has_the_same_last_book(
+    realdata: Path, tmp_path: Path, name: str, symbol: str
+) -> None:
+    copy = tmp_path / "copy.dbn.zst"
+    with replaying(realdata / "dbn" / name, "--speed", "max") as server:
+        while (await control(server, "status"))[1]["state"] != "DONE":
+            await trio.lowlevel.checkpoint()
+        await record_server(
+            copy, server.url, server.addr, subscriptions([symbol]), max_records=1, duration_s=60
+        )
+    original, again = last_orders(realdata / "dbn" / name, symbol), last_orders(copy, symbol)
+    assert len(original) > 10
+    assert again == original
+
+
+def last_orders(path: Path, symbol: str) -> list[tuple[int, ...]]:
+    """Side, price, size and time of every order of a file's last book, in queue order, best first."""
+    engine = BookEngine()
+    with DbnFile(path) as file:
+        numbers = {instrument.symbol: instrument.instrument_id for instrument in file.instruments}
+        while len(events := file.read()):
+            engine.apply(events)
+    return [
+        (side, order["price"], order["size"], order["ts_event"] // NS_PER_US)
+        for side in (Side.BID, Side.ASK)
+        for order in resting_orders(engine, numbers[symbol], side, 1000)
+    ]
