@@ -10,7 +10,7 @@ import stat
 import string
 from collections.abc import Iterator
 from functools import cached_property
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from operator import attrgetter
 from pathlib import Path
 from typing import Self
@@ -47,6 +47,9 @@ MAX_METADATA_BYTES = 1 << 30
 """More is damage: every option of the US market over a year stays below."""
 
 RTYPE_NAMES = {int(rtype): str(rtype) for rtype in RType.variants()}
+
+FILE_BUFFER_BYTES = 1 << 16
+"""Two zstd blocks or so: with as much at a time, decompressing takes 2 % less than with the usual 8 kB."""
 
 SKIP_STEP_BYTES = 8 * 1024 * 1024
 """Decompressed at a time on the way to a place: 10 ms."""
@@ -323,7 +326,9 @@ class DbnFile:
                 header += buffer[:count]
         except OSError as error:
             raise NotDbnError(
-                self.name, f"cannot be read: {error.strerror or error}", "fetch the file again"
+                self.name,
+                f"cannot be read before record 1: {error.strerror or error}",
+                "fetch the file again",
             ) from error
         return bytes(header)
 
@@ -335,7 +340,11 @@ class DbnFile:
                 "holds records without DBN's metadata before them",
                 "write it again with its metadata",
             )
-        return NotDbnError(self.name, "is not a DBN file", "give a .dbn or .dbn.zst file of MBO records")
+        return NotDbnError(
+            self.name,
+            "is not a DBN file (at byte 0, before record 1)",
+            "give a .dbn or .dbn.zst file of MBO records",
+        )
 
     def _broken_metadata(self, offset: int) -> NotDbnError:
         return NotDbnError(
@@ -360,7 +369,7 @@ def _open(path: Path) -> BufferedReader:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise FileUnreadableError(str(path), "is not a file", "give the path of a .dbn or .dbn.zst file")
-        return path.open("rb")
+        return BufferedReader(FileIO(path), FILE_BUFFER_BYTES)
     except FileNotFoundError as error:
         raise FileUnreadableError(str(path), "no such file", "check the path") from error
     except OSError as error:

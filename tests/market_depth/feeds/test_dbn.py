@@ -250,21 +250,25 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
     ("content", "error", "text"),
     [
         (b"", NotDbnError, "test.dbn: is empty (0 bytes); fetch the file again"),
-        (b"D", NotDbnError, "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records"),
+        (
+            b"D",
+            NotDbnError,
+            "test.dbn: is not a DBN file (at byte 0, before record 1); give a .dbn or .dbn.zst file of MBO records",
+        ),
         (
             b"ts_recv,ts_event\n1,2\n",
             NotDbnError,
-            "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
+            "test.dbn: is not a DBN file (at byte 0, before record 1); give a .dbn or .dbn.zst file of MBO records",
         ),
         (
             compressed(b"{}"),
             NotDbnError,
-            "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
+            "test.dbn: is not a DBN file (at byte 0, before record 1); give a .dbn or .dbn.zst file of MBO records",
         ),
         (
             compressed(b""),
             NotDbnError,
-            "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
+            "test.dbn: is not a DBN file (at byte 0, before record 1); give a .dbn or .dbn.zst file of MBO records",
         ),
         (
             b"DBN",
@@ -300,12 +304,12 @@ DBZ = b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3" + bytes(132)
         (
             b"# Notes on a recording",
             NotDbnError,
-            "test.dbn: is not a DBN file; give a .dbn or .dbn.zst file of MBO records",
+            "test.dbn: is not a DBN file (at byte 0, before record 1); give a .dbn or .dbn.zst file of MBO records",
         ),
         (
             compressed(HEADER)[:60],
             NotDbnError,
-            "test.dbn: cannot be read: its compressed data breaks off at byte 60 of the file; fetch the file again",
+            "test.dbn: cannot be read before record 1: its compressed data breaks off at byte 60 of the file; fetch the file again",
         ),
         (
             metadata(schema=databento_dbn.Schema.from_str("mbp-1")).encode(),
