@@ -56,8 +56,8 @@ def rebuild(
 
     `output`: where to write a snapshot record (`market_depth.book.records`) for each change of the best `levels` levels
     of a book, as NDJSON, compressed if the name ends in `.zst`; a file of that name is replaced when all is written.
-    `limit`: the first so many order events only. `progress` is told after each of the file's chunks (16,384 records),
-    and `is_cancelled` asked.
+    `limit`: the first so many order events only. After each of the file's chunks (16,384 records) `progress` is told, and
+    `is_cancelled` asked whether to go on: both in the caller's thread, for whoever lets one of its own do this.
 
     Raises: FeedError when nothing could be read, IncompleteError where the file is damaged, OutputError,
     CancelledError; ValueError for levels or a limit out of bounds.

@@ -67,6 +67,8 @@ class Statistics:
     """The same in the slowest of the batches, as far as 99 % of the events are in batches no slower.
 
     A batch is up to 16,384 events, and its time an event is a mean: this tells of slow stretches, not of single events.
+    What 99 % of single events take, `market-depth bench book` measures: with a clock inside the kernel, which not every
+    processor has, in a kernel of its own that would have to be loaded here, too.
     """
     books: tuple[FinalBook, ...]
     """One for each (instrument, publisher), in the order of their first events."""
