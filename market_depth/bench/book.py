@@ -16,7 +16,7 @@ import numpy as np
 
 from market_depth.bench.errors import BenchError, BenchOptionError
 from market_depth.bench.order_stream import order_stream
-from market_depth.bench.peers import CppBook, nautilus_ns
+from market_depth.bench.peers import CppBook, hftbacktest_ns, nautilus_ns
 from market_depth.bench.plain_books import PlainBooks
 from market_depth.book import kernels
 from market_depth.book.engine import BookEngine, event_words
@@ -47,9 +47,6 @@ TOP_LEVELS = 10
 VIEW_DEPTH = 20
 VIEW_CALLS = 1_000
 
-SINGLE_EVENTS = 200_000
-"""Of a stream, those also applied one a call, each the bytes of a record."""
-
 JSON_EVENTS = 100_000
 """Of a stream, those that the C++ book makes text for: it takes microseconds for each."""
 
@@ -68,7 +65,13 @@ APPLY, BBO, TOP, JSON, SINGLE = (
     "apply + JSON",
     "one a call",
 )
-PLAIN, CPP, CPP_JSON, NAUTILUS = "plain Python", "C++", "C++ + JSON", "nautilus_trader"
+PLAIN, CPP, CPP_JSON, NAUTILUS, HFTBACKTEST = (
+    "plain Python",
+    "C++",
+    "C++ + JSON",
+    "nautilus_trader",
+    "hftbacktest",
+)
 
 
 @dataclass(frozen=True)
@@ -229,19 +232,18 @@ def _measure(
         BBO: lambda events: _top_s(events, 1),
         TOP: lambda events: _top_s(events, TOP_LEVELS),
         JSON: _json_s,
+        SINGLE: _single_s,
     }
     if cpp:
         ways[CPP] = cpp.apply_s
     BookEngine.warm_up()
     for measure in ways.values():
         measure(stream[:1_000])
-    ns: dict[str, list[float]] = {way: [] for way in [*ways, SINGLE]}
+    ns: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(1, rounds + 1):
         progress(f"{name}: round {number} of {rounds}")
         for way, measure in ways.items():
             ns[way].append(measure(stream) / len(stream) * 1e9)
-        single = stream[:SINGLE_EVENTS]
-        ns[SINGLE].append(_single_s(single) / len(single) * 1e9)
 
     progress(f"{name}: plain Python")
     engine, plain = BookEngine(), PlainBooks()
@@ -254,10 +256,11 @@ def _measure(
     if cpp:
         first = stream[:JSON_EVENTS]
         ns[CPP_JSON] = [cpp.json_s(first) / len(first) * 1e9]
-    progress(f"{name}: nautilus_trader, if it is installed")
-    nautilus = nautilus_ns(stream)
-    if nautilus is not None:
-        ns[NAUTILUS] = [nautilus]
+    for peer, peer_ns in {NAUTILUS: nautilus_ns, HFTBACKTEST: hftbacktest_ns}.items():
+        progress(f"{name}: {peer}, if it is installed")
+        measured = peer_ns(stream)
+        if measured is not None:
+            ns[peer] = [measured]
 
     books = [engine.book(index) for index in range(engine.book_count)]
     first_instrument = engine.instruments()[0]
@@ -300,12 +303,15 @@ def _json_s(stream: OrderEvents) -> float:
 
 def _single_s(stream: OrderEvents) -> float:
     engine = BookEngine()
-    records = [event.tobytes() for event in stream]
     apply = engine.apply_record
-    began_s = time.process_time()
-    for record in records:
-        apply(record)
-    return time.process_time() - began_s
+    elapsed_s = 0.0
+    for start in range(0, len(stream), BATCH):
+        records = [event.tobytes() for event in stream[start : start + BATCH]]
+        began_s = time.process_time()
+        for record in records:
+            apply(record)
+        elapsed_s += time.process_time() - began_s
+    return elapsed_s
 
 
 def _plain_s(books: PlainBooks, stream: OrderEvents) -> float:

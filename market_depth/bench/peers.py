@@ -1,6 +1,6 @@
-"""Other order books, measured on the same events in the same run: one in C++, and nautilus_trader's where installed.
+"""Other order books, measured on the same events in the same run: one in C++, and those of packages where installed.
 
-The C++ book is a source file with a C interface. It keeps one book whatever the instruments are:
+Each keeps one book whatever the instruments are. The C++ book is a source file with a C interface:
 
     uint64_t t_apply(const int64_t *events, int64_t count, uint32_t *ticks);   // ticks of each event, unless null
     uint64_t t_json(const int64_t *events, int64_t count);                     // also a JSON text for each event
@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from market_depth.bench.errors import BenchError, BenchOptionError
-from protocol.events import Action, Side
+from protocol.events import UNDEF_PRICE, Action, Side
 
 if TYPE_CHECKING:
     from protocol.events import OrderEvents
 
-NAUTILUS_EVENTS = 100_000
-"""Each is made a Python object before the clock starts."""
+NAUTILUS_BATCH = 50_000
+"""So many events at a time are made Python objects before the clock runs."""
 
 PRICE_DIGITS = 9
 
@@ -102,13 +102,79 @@ def nautilus_ns(events: OrderEvents) -> float | None:
         order = data.BookOrder(sides[row["side"]], price, size, row["order_id"])
         return data.OrderBookDelta(instrument, actions[row["action"]], order, 0, 0, row["ts_event"], 0)
 
-    first = events[:NAUTILUS_EVENTS]
-    first = first[np.isin(first["action"], list(actions)) & np.isin(first["side"], list(sides))]
-    names = list(first.dtype.names or ())
-    deltas = [delta(dict(zip(names, row, strict=True))) for row in first.tolist()]
-    orders = book.OrderBook(instrument, enums.BookType.L3_MBO)
-    apply = orders.apply_delta
+    known = events[np.isin(events["action"], list(actions)) & np.isin(events["side"], list(sides))]
+    names = list(known.dtype.names or ())
+    apply = book.OrderBook(instrument, enums.BookType.L3_MBO).apply_delta
+    elapsed_s = 0.0
+    for start in range(0, len(known), NAUTILUS_BATCH):
+        rows = known[start : start + NAUTILUS_BATCH].tolist()
+        deltas = [delta(dict(zip(names, row, strict=True))) for row in rows]
+        began_s = time.process_time()
+        for each in deltas:
+            apply(each)
+        elapsed_s += time.process_time() - began_s
+    return elapsed_s / max(len(known), 1) * 1e9
+
+
+def hftbacktest_ns(events: OrderEvents) -> float | None:
+    """CPU time an event of hftbacktest's order-level book, all in one call; None where it is not installed.
+
+    It is a backtest in which nobody trades: the venue's book and the trader's are both rebuilt.
+    """
+    if find_spec("hftbacktest") is None:
+        return None
+    package, kinds = import_module("hftbacktest"), import_module("hftbacktest.types")
+    rows = hftbacktest_rows(events, kinds)
+    if not len(rows):
+        return None
+    asset = (
+        package.BacktestAsset()
+        .data(rows)
+        .linear_asset(1.0)
+        .constant_order_latency(0, 0)
+        .l3_fifo_queue_model()
+        .no_partial_fill_exchange()
+        .trading_value_fee_model(0, 0)
+        .tick_size(float(np.gcd.reduce(events["price"][events["price"] != UNDEF_PRICE])) / 10**PRICE_DIGITS)
+        .lot_size(1)
+    )
+    backtest = package.HashMapMarketDepthBacktest([asset])
+    backtest.depth(0)  # compiles what it needs
     began_s = time.process_time()
-    for each in deltas:
-        apply(each)
-    return (time.process_time() - began_s) / max(len(deltas), 1) * 1e9
+    backtest.elapse(len(rows))
+    elapsed_s = time.process_time() - began_s
+    backtest.close()
+    return elapsed_s / len(rows) * 1e9
+
+
+def hftbacktest_rows(events: OrderEvents, kinds: Any) -> npt.NDArray[np.void]:
+    """The events in its layout, a nanosecond apart; without those of orders it does not know, at which it would stop."""
+    actions = {
+        int(Action.ADD): kinds.ADD_ORDER_EVENT,
+        int(Action.MODIFY): kinds.MODIFY_ORDER_EVENT,
+        int(Action.CANCEL): kinds.CANCEL_ORDER_EVENT,
+    }
+    sides = {int(Side.BID): kinds.BUY_EVENT, int(Side.ASK): kinds.SELL_EVENT}
+    resting: set[int] = set()
+    taken: list[int] = []
+    columns = (events[name].tolist() for name in ("action", "side", "order_id", "price"))
+    for at, (action, side, order_id, price) in enumerate(zip(*columns, strict=True)):
+        if action not in actions or side not in sides or price == UNDEF_PRICE:
+            continue
+        if (action == Action.ADD) == (order_id in resting):
+            continue
+        if action == Action.ADD:
+            resting.add(order_id)
+        elif action == Action.CANCEL:
+            resting.remove(order_id)  # whatever size is cancelled
+        taken.append(at)
+    known = events[taken]
+    rows = np.zeros(len(known), kinds.event_dtype)
+    rows["ev"] = kinds.EXCH_EVENT | kinds.LOCAL_EVENT
+    for name, kind_of in (("action", actions), ("side", sides)):
+        for byte, kind in kind_of.items():
+            rows["ev"][known[name] == byte] |= np.uint64(kind)
+    rows["exch_ts"] = rows["local_ts"] = np.arange(1, len(known) + 1)
+    rows["px"], rows["qty"] = known["price"] / 10**PRICE_DIGITS, known["size"]
+    rows["order_id"] = known["order_id"]
+    return rows
