@@ -10,8 +10,8 @@ page's origin, a program names none, so programs may ask, and these pages:
 
     - this server's own, if they were fetched by an address: a stranger's name may lead here, too (DNS rebinding)
     - those of the allow-list
-    - for a WebSocket also those of the browser's own machine, from any port or from a file: whoever writes a front end
-      tries it there. They may watch and not control, because some server there may show strangers' pages.
+    - for a WebSocket also those of the browser's own machine, from any port: whoever writes a front end tries it
+      there. They may watch and not control, because some server there may show strangers' pages.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ def _is_local_page(origin: bytes) -> bool:
     if origin.startswith((b"http://", b"https://")):
         name = _host_name(origin)
         return name == "localhost" or _is_loopback(name)
-    return origin == b"file://"
+    return (
+        origin == b"file://"
+    )  # of programs made of web pages; a browser says `null` of a file, as any page can
 
 
 def _host_name(url: bytes) -> str:

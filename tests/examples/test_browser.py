@@ -2,12 +2,15 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.depth_server import DepthServer
-from tests.examples.conftest import EXAMPLES
+from tests.examples.conftest import EXAMPLES, TOKEN
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -25,8 +28,6 @@ FLAGS = [
     "--disable-sync",
 ]
 
-LADDER = (EXAMPLES / "browser" / "ladder.html").as_uri()
-
 OpenLadder = Callable[..., "Page"]
 
 
@@ -43,8 +44,25 @@ def browser(chromium: str) -> "Iterator[BrowserContext]":
         context.close()
 
 
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and logs nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web_server() -> Iterator[str]:
+    """The address of a web server of this machine that has the page."""
+    handler = partial(QuietHandler, directory=EXAMPLES / "browser")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
 @pytest.fixture
-def open_ladder(browser: "BrowserContext") -> Iterator[OpenLadder]:
+def open_ladder(browser: "BrowserContext", web_server: str) -> Iterator[OpenLadder]:
     """Opens the page; at the end of the test it must have had no error."""
     errors: list[str] = []
     pages = []
@@ -55,7 +73,7 @@ def open_ladder(browser: "BrowserContext") -> Iterator[OpenLadder]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.set_default_timeout(20_000)
         page.set_viewport_size({"width": width, "height": 900})
-        page.goto(f"{LADDER}?server={server.url}&symbol={symbol}&levels={levels}")
+        page.goto(f"{web_server}ladder.html?server={server.url}&symbol={symbol}&levels={levels}")
         return page
 
     yield open_page
@@ -131,6 +149,14 @@ def test_symbol_and_depth_can_be_changed(open_ladder: OpenLadder, depth_server: 
     page.get_by_role("button", name="Show").click()
     page.wait_for_function("document.title.includes('ADAUSD')")
     assert all(float(price) < 10 for price in column(page, "asks", 0))
+
+
+def test_a_token_is_shown_when_it_is_typed_in(open_ladder: OpenLadder, locked_server: DepthServer) -> None:
+    page = open_ladder(locked_server)
+    page.get_by_role("alert").get_by_text("a token is required").wait_for()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Show").click()
+    wait_for_rows(page, 5)
 
 
 def test_an_unknown_symbol_shows_the_servers_words_and_no_book(

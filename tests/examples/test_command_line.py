@@ -1,5 +1,6 @@
 """The Python and the JavaScript example: two clients with the same arguments and the same manners."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.depth_server import DepthServer
-from tests.examples.conftest import EXAMPLES
+from tests.examples.conftest import EXAMPLES, TOKEN
 
 Example = Callable[..., list[str]]
 
@@ -28,8 +29,10 @@ def example(request: pytest.FixtureRequest) -> Example:
     return lambda *arguments: [*program, *arguments]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env=os.environ | environment
+    )
 
 
 def test_prints_the_top_of_several_books(example: Example, depth_server: DepthServer) -> None:
@@ -47,6 +50,15 @@ def test_a_refused_symbol_ends_it_with_the_servers_words(example: Example, depth
     done = run(example(depth_server.url, "DOGE"))
     assert done.returncode == 1
     assert "error 404: symbol: 'DOGE' is not served" in done.stdout + done.stderr
+
+
+def test_it_shows_the_token_of_the_environment(example: Example, locked_server: DepthServer) -> None:
+    done = run(example(locked_server.url, "BTCUSD", "--frames", "1"), MARKET_DEPTH_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert "BTCUSD" in done.stdout
+    done = run(example(locked_server.url, "BTCUSD"))
+    assert done.returncode == 1
+    assert "error 401: a token is required" in done.stdout + done.stderr
 
 
 def test_it_comes_back_when_the_server_does(example: Example, own_server: DepthServer) -> None:

@@ -1,3 +1,4 @@
+import gc
 import os
 import pty
 import re
@@ -270,6 +271,23 @@ def test_a_token_that_fits_into_no_header_is_refused_and_not_repeated(
     assert capsys.readouterr().err == (
         "market-depth: a token has 1 to 512 letters, digits and signs of ASCII, and no blanks\n"
     )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_that_asks_for_a_token_is_shown_the_right_one_and_none_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = DepthServer("--symbols", "BTCUSD", "--token", "right")
+    try:
+        codes = [run_watch(server.addr, once=True, token=token) for token in ("right", "wrong", None)]
+    finally:
+        server.stop()
+    gc.collect()  # trio-websocket leaves a refused socket to it, with a warning: here, not in another test
+    assert codes == [0, 1, 1]
+    captured = capsys.readouterr()
+    assert captured.out.startswith(" BTCUSD  MBP")
+    refusal = "the server requires a valid token: give it with --token or as MARKET_DEPTH_TOKEN"
+    assert captured.err == f"market-depth: {refusal}\n" * 2
 
 
 def test_nobody_there_is_one_line_and_exit_code_1(
