@@ -125,13 +125,14 @@ class About:
         self._feeds = feeds
         self._measured = measured
         self._uptime_s = uptime_s
+        self._version = version("market-depth")  # looked up in files each time
 
     def health(self) -> Health:
         """How the server is."""
         return Health(
             ok=all(feed.is_ok for feed in self._feeds),
             state="serving" if all(feed.market.is_warm for feed in self._feeds) else "warming",
-            version=version("market-depth"),
+            version=self._version,
             uptime_s=round(self._uptime_s(), 3),
             clients=self._measured.websocket.client_count,
             streams=self._measured.broadcaster.stream_count,

@@ -52,10 +52,11 @@ class Exposition:
 class _ServerCollector(Collector):
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
+        self._version = version("market-depth")  # looked up in files each time
 
     def collect(self) -> Iterable[Metric]:
         measured, counts = self._measured, self._measured.counts
-        yield _of(GaugeMetricFamily, "build_info", "What runs here.", "version", {version("market-depth"): 1})
+        yield _of(GaugeMetricFamily, "build_info", "What runs here.", "version", {self._version: 1})
         yield _one(
             GaugeMetricFamily, "connections", "WebSocket clients now.", measured.websocket.client_count
         )

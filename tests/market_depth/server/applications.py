@@ -22,7 +22,7 @@ async def hello(_: Scope, __: Receive, send: Send) -> None:
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Says what it was asked."""
     body = await read(receive)
-    await answer(send, {"method": scope["method"], "path": scope["path"], "body": body.decode()})
+    await answer(send, {"method": scope["method"], "path": scope["path"], "body": body.decode("latin-1")})
 
 
 async def answer(send: Send, content: Any, status: int = 200) -> None:
