@@ -86,7 +86,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "is_closing",
         "is_framed",
         "newest",
-        "on_close",
         "peer",
         "skipped",
         "unanswered_pings",
@@ -123,8 +122,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
         self.is_closing = False
         self.is_broken = False
         self.is_closed = False
-        self.on_close: Callable[[], None] | None = None
-        """Called when the stream is closed, by whomever."""
         self.close_code: int | None = None
         """What our close frame said, once it is on its way."""
         self.skipped = 0
@@ -398,8 +395,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
             self.is_closed = True
             trio.lowlevel.notify_closing(self._socket)
             self._transport.close()
-            if self.on_close is not None:
-                self.on_close()
         await trio.lowlevel.checkpoint()
 
 

@@ -14,14 +14,14 @@ from wsproto.utilities import LocalProtocolError
 
 from market_depth.metrics import Cut, Refusal
 from market_depth.server.error_answer import send_error
-from market_depth.server.frames import text_frame
+from market_depth.server.frames import close_frame, text_frame
 from market_depth.server.linger import linger
 from protocol.codecs import encode, stream_id_of
 from protocol.errors import CloseCode, InternalError, MessageTooBig, TokenRequired
 from protocol.session import Answer, Limits, Session, Subscription, error_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from market_depth.clock import Clock
     from market_depth.metrics import ServerCounts
@@ -41,6 +41,13 @@ CLIENT_FAULTS = (ConnectionClosed, LocalProtocolError)
 """What a client can make trio-websocket raise: it leaves during the handshake, it sends a ping after our close frame.
 During the handshake also UnicodeError: bytes that are not ASCII in a header.
 """
+
+
+BROKEN_RULES = (CloseReason.PROTOCOL_ERROR, CloseReason.INVALID_FRAME_PAYLOAD_DATA)
+"""Codes of what trio-websocket finds wrong and says nothing about."""
+
+MAX_REASON = 123
+"""Letters of a reason in a close frame; those of wsproto are ASCII."""
 
 
 class WebSocketServer:
@@ -78,9 +85,10 @@ class WebSocketServer:
     async def serve(self, stream: DirectStream, welcome: Welcome) -> None:
         """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew."""
         connection: WebSocketConnection | None = None
+        lent = _LentStream(stream)
         try:
             async with trio.open_nursery() as reader:
-                connection = await self._shake_hands(stream, reader, welcome.subprotocol)
+                connection = await self._shake_hands(lent, reader, welcome.subprotocol)
                 if connection is None:
                     reader.cancel_scope.cancel()
                 else:
@@ -95,10 +103,9 @@ class WebSocketServer:
         if connection is None:
             self._counts.connections_refused[Refusal.HANDSHAKE] += 1
             logger.info("handshake failed peer=%s", stream.peer)
-            if not stream.is_closed:
+            if not lent.is_closed:  # otherwise trio-websocket has answered
                 await send_error(stream, HTTPStatus.BAD_REQUEST)
-        elif not stream.is_closed:
-            # Broken by the client, or closed by `_close`, which has waited long enough.
+        else:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await linger(stream)
 
@@ -112,8 +119,8 @@ class WebSocketServer:
             await self._meet(connection, client)
             while True:
                 await self._answer_next(connection, client)
-        except ConnectionClosed:
-            pass  # the way every conversation ends
+        except ConnectionClosed:  # the way every conversation ends
+            await _say_why(stream, connection)
         finally:
             del self._connections[connection]
             self._heartbeats.leave(stream)
@@ -142,7 +149,7 @@ class WebSocketServer:
                 nursery.start_soon(_close, connection, CloseCode.GOING_AWAY)
 
     async def _shake_hands(
-        self, stream: DirectStream, nursery: trio.Nursery, subprotocol: str | None
+        self, stream: _LentStream, nursery: trio.Nursery, subprotocol: str | None
     ) -> WebSocketConnection | None:
         # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
         with trio.move_on_after(self._handshake_timeout_s) as limit:
@@ -226,6 +233,39 @@ class WebSocketServer:
                 self._counts.connections_cut[Cut.PROTOCOL] += 1
 
 
+class _LentStream(trio.abc.Stream):
+    """A client's stream as trio-websocket gets it: when it closes it, the client has not heard our last words yet.
+
+    trio-websocket closes without a word when wsproto finds that a client breaks the rules.
+    """
+
+    __slots__ = ("_stream", "is_closed", "on_close")
+
+    def __init__(self, stream: DirectStream) -> None:
+        self._stream = stream
+        self.is_closed = False
+        self.on_close: Callable[[], None] | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.is_closed:
+            raise trio.ClosedResourceError
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        if self.on_close is not None:
+            self.on_close()
+        await trio.lowlevel.checkpoint()
+
+
 class _Client(NamedTuple):
     stream: DirectStream
     session: Session
@@ -235,6 +275,15 @@ async def _close(connection: WebSocketConnection, code: CloseCode) -> None:
     """Close, waiting only so long for the client's part of it."""
     with trio.move_on_after(CLOSE_TIMEOUT_S):
         await connection.aclose(code, code.reason)
+
+
+async def _say_why(stream: DirectStream, connection: WebSocketConnection) -> None:
+    """Tell a client that has broken the rules which, in a close frame. Source: RFC 6455, section 7.1.7."""
+    end = connection.closed
+    if end is None or end.code not in BROKEN_RULES or stream.close_code is not None or stream.is_broken:
+        return
+    with trio.move_on_after(CLOSE_TIMEOUT_S), contextlib.suppress(trio.BrokenResourceError):
+        await stream.send_all(close_frame(end.code, (end.reason or "")[:MAX_REASON]))
 
 
 def _close_code(stream: DirectStream, connection: WebSocketConnection) -> int:

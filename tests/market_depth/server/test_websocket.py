@@ -330,6 +330,24 @@ async def test_what_a_client_sends_after_our_close_frame_is_no_error(
     assert complaints(caplog.records) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [(b"\xc1\x80\0\0\0\0", 1002), (b"\x81\x02hi", 1002), (b"\x81\x81\0\0\0\0\xff", 1007)],
+    ids=["reserved bit", "not masked", "not UTF-8"],
+)
+async def test_a_client_that_breaks_the_rules_is_told_so_and_counted(
+    said: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with local_server() as server, await shake_hands(server) as stream:
+        await stream.send_all(said + text(PING) * 100)
+        assert await read_to_the_end(stream) == [str(code)]
+        await server.wait_for_clients(0)
+        assert server.counts.connections_cut[Cut.PROTOCOL] == 1
+    assert f" code={code} " in caplog.records[-1].getMessage()
+    assert complaints(caplog.records) == []
+
+
 @pytest.mark.parametrize(("code", "logged"), [(1000, 1000), (4321, 4321), (None, 1005)])
 async def test_the_log_says_how_a_client_left(
     code: int | None, logged: int, caplog: pytest.LogCaptureFixture
