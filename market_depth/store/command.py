@@ -218,11 +218,14 @@ def _record_server(
     import trio
 
     from market_depth.client import open_socket, websocket_url
+    from market_depth.config import checked_token
     from market_depth.store.server_feed import subscriptions
     from market_depth.store.server_recording import record_server
 
     try:
         url = websocket_url(addr)
+        if token is not None:
+            checked_token(token)
     except ValueError as error:
         fail(str(error), WRONG_CALL)
     if max_records is not None and max_records < 1:

@@ -128,6 +128,11 @@ def test_the_market_opens_when_it_is_told(tmp_path: Path) -> None:
         (["--addr", "there:1", "--events-per-second", 5], 2, "--events-per-second cannot go with --addr"),
         (["--addr", "there:1", "--realtime"], 2, "--realtime cannot go with --addr"),
         (["--addr", "there"], 2, "'there' is no address of a server (for example 127.0.0.1:8080)"),
+        (
+            ["--addr", "there:1", "--token", "two words"],
+            2,
+            "a token has 1 to 512 letters, digits and signs of ASCII, and no blanks",
+        ),
         (["--addr", "there:1", "--events", 0], 2, "--events: 0 are too few; give 1 or more"),
         (
             ["--addr", "there:1", "--duration", 0],

@@ -174,7 +174,11 @@ LATER = encode(Error(code=503, message="the server is shutting down")).decode()
             "there:1: cannot be reached: the server is shutting down; start it, or give its address with --addr",
             0,
         ),
-        ([DENIAL], "there:1: the server requires a valid token; give it in MARKET_DEPTH_TOKEN", 0),
+        (
+            [DENIAL],
+            "there:1: the server requires a valid token; give it with --token or as MARKET_DEPTH_TOKEN",
+            0,
+        ),
         ([UNSERVED], "there:1: data_type: MBO is not served for 'BETA'; ask for something else", 0),
         ([*BOTH, REFUSAL], "there:1: symbol: 'BETA' is not served; choose others with --symbols", 2),
         (
