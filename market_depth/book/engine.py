@@ -31,6 +31,7 @@ COMPILED: tuple[Any, ...] = (
     apply_one,
     kernels.read_levels,
     kernels.read_orders,
+    kernels.write_price_levels,
     kernels.move_ids,
     kernels.move_books,
 )
@@ -231,6 +232,8 @@ class BookEngine:
         sides = np.zeros(1, np.int64)
         kernels.read_levels(engine.memory, sides, np.zeros((1, 3), np.int64))
         kernels.read_orders(engine.memory, sides, np.zeros((1, 4), np.int64))
+        text = np.zeros(kernels.MAX_FRAME_ENDS, np.uint8)
+        kernels.write_price_levels(0, 0, 0, 0, 0, 1, kernels.address_of(text))
         with_more_books(with_more_nodes(engine.arrays))
 
     @staticmethod

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.codecs import price_levels_text, resting_orders_text
+from protocol.codecs import resting_orders_text
 from protocol.events import Side
 
 if TYPE_CHECKING:
@@ -65,17 +65,15 @@ class Market:
     def book_text(self, symbol: str, data_type: DataType, depth: int) -> str:
         """The symbol's book as JSON text, the `data` of a `MarketData` frame."""
         # Imported late: the views load numba, which takes longer than a server may take to accept.
-        from market_depth.book.views import price_levels, resting_orders
+        from market_depth.book.frames import price_levels_frame
+        from market_depth.book.views import resting_orders
 
         engine = self._engine
         assert engine is not None, "nothing is shown before the first events"
         instrument = self.instruments[symbol]
         match data_type:
             case "MBP":
-                bid_levels, ask_levels = (
-                    price_levels(engine, instrument.instrument_id, side, depth) for side in BOTH_SIDES
-                )
-                return price_levels_text(instrument, bid_levels, ask_levels)
+                return price_levels_frame(engine, instrument, depth)
             case "MBO":
                 bids, asks = (
                     resting_orders(engine, instrument.instrument_id, side, depth) for side in BOTH_SIDES

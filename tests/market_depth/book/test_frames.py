@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_depth.book.engine import BookEngine
-from market_depth.book.frames import encoded, price_levels_frame
+from market_depth.book.frames import frame_text, price_levels_frame
 from market_depth.book.views import price_levels
 from protocol.codecs import price_levels_text
 from protocol.events import Side
@@ -36,7 +36,7 @@ def test_any_levels_are_what_the_codec_writes(
     sides = [np.array(side, np.int64).reshape(-1, 3) for side in (bids, asks)]
     instrument = instrument_with(tick_size, lot_size)
 
-    assert encoded(instrument, *sides) == price_levels_text(instrument, *sides).encode()
+    assert frame_text(instrument, *sides) == price_levels_text(instrument, *sides)
 
 
 @pytest.mark.parametrize("size", [2**32 - 1, 2**53 + 1, 2**62, 2**63 - 1])
@@ -44,7 +44,7 @@ def test_quantities_beyond_64_bits_are_exact(size: int) -> None:
     levels = np.array([(5, size, 1), (4, size, 1), (3, size, 1)])
     instrument = instrument_with(1, 1_234_567_891)
 
-    assert encoded(instrument, levels, levels) == price_levels_text(instrument, levels, levels).encode()
+    assert frame_text(instrument, levels, levels) == price_levels_text(instrument, levels, levels)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -60,10 +60,10 @@ def test_a_simulated_market_is_what_the_codec_writes(name: str) -> None:
 
         frame = price_levels_frame(engine, venue.instrument, depth)
 
-        assert frame == price_levels_text(venue.instrument, *sides).encode()
+        assert frame == price_levels_text(venue.instrument, *sides)
 
 
 def test_an_instrument_without_events_has_an_empty_frame() -> None:
     assert (
-        price_levels_frame(BookEngine(), instrument_with(1, 1), 20) == b'{"format":"MBP","bids":[],"asks":[]}'
+        price_levels_frame(BookEngine(), instrument_with(1, 1), 20) == '{"format":"MBP","bids":[],"asks":[]}'
     )
