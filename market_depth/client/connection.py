@@ -144,7 +144,7 @@ async def open_socket(url: str, token: str | None = None) -> AsyncIterator[Socke
     except (HandshakeError, ConnectionClosed) as error:
         if isinstance(error, ConnectionRejected) and error.status_code == HTTPStatus.UNAUTHORIZED:
             raise TokenMissing from error
-        raise ConnectionLost(_reason(error)) from error
+        raise ConnectionLost(_reason(error, url)) from error
 
 
 @trio.as_safe_channel
@@ -214,10 +214,10 @@ async def _receive(socket: Socket) -> HeartBeat | Subscribed | Unsubscribed | Ma
         raise ConnectionLost("the server does not speak this protocol") from error
 
 
-def _reason(error: HandshakeError | ConnectionClosed) -> str:
+def _reason(error: HandshakeError | ConnectionClosed, url: str) -> str:
     match error:
         case ConnectionTimeout() | DisconnectionTimeout():
-            return "the server does not answer"
+            return silence_text(url)
         case ConnectionRejected():
             return f"the server refused the WebSocket (HTTP status {error.status_code})"
         case ConnectionClosed(reason=close) if close is not None and close.code != 1006:
@@ -227,6 +227,14 @@ def _reason(error: HandshakeError | ConnectionClosed) -> str:
             return "the connection broke"
         case _:
             return socket_error_text(error.__cause__)
+
+
+def silence_text(url: str) -> str:
+    """What an opening that comes to no end may mean."""
+    # trio-websocket waits on when TLS has failed, and does not say so.
+    return "the server does not answer" + (
+        ", or its certificate is not trusted" if url.startswith("wss:") else ""
+    )
 
 
 def socket_error_text(error: BaseException | None) -> str:

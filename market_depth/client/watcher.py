@@ -21,6 +21,7 @@ from market_depth.client.connection import (
     Waiting,
     follow,
     open_socket,
+    silence_text,
     websocket_url,
 )
 from market_depth.client.keyboard import pressed_keys
@@ -156,7 +157,7 @@ async def watch_once(
 
     Raises: ConnectionLost when no connection, or no frame after it, comes in time.
     """
-    reason = "the server does not answer"
+    reason = silence_text(url)
     with trio.move_on_after(CONNECT_LIMIT_S) as limit:
         async with follow(url, [view.subscription], connect=connect) as updates:
             async for update in updates:

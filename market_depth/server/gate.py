@@ -161,7 +161,7 @@ class Gate:
 
 FOREIGN_PAGE = Denied(
     HTTPStatus.FORBIDDEN,
-    "pages from elsewhere may not use this server; it can allow their origin",
+    "pages from elsewhere may not use this server; `serve --allow-origin` lets them in",
     (),
     Refusal.ORIGIN,
 )
