@@ -102,7 +102,15 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             message_burst=config.message_burst,
         )
         websocket = WebSocketServer(
-            served, limits, broadcaster, heartbeats, clock, gate, counts, config.handshake_timeout_s
+            served,
+            limits,
+            broadcaster,
+            heartbeats,
+            clock,
+            gate,
+            counts,
+            config.handshake_timeout_s,
+            echoes=config.conformance_echo,
         )
         started = trio.current_time()
         replays = [feed for feed in feeds if isinstance(feed, ReplayFeed)]

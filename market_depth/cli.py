@@ -270,6 +270,13 @@ def serve(
         int,
         setting("--message-burst", "Messages of a connection at once.", group="Limits", metavar="N"),
     ] = 100,
+    conformance_echo: Annotated[
+        bool,
+        setting(
+            "--conformance-echo",
+            "Send messages back on the path /conformance-echo, for a client that tests WebSocket servers.",
+        ),
+    ] = False,
 ) -> None:
     """Serve depth of many symbols over one WebSocket, until Ctrl-C."""
     import trio
@@ -299,6 +306,7 @@ def serve(
                 "max_streams": max_streams,
                 "messages_per_second": messages_per_second,
                 "message_burst": message_burst,
+                "conformance_echo": conformance_echo,
                 "symbols": None if symbols is None else tuple(name.strip() for name in symbols.split(",")),
                 "seed": seed,
                 "scenario": scenario,

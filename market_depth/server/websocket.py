@@ -13,6 +13,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
 from market_depth.metrics import Cut, Refusal
+from market_depth.server.conformance import ECHO_PATH, echo
 from market_depth.server.error_answer import send_error
 from market_depth.server.frames import close_frame, text_frame
 from market_depth.server.linger import linger
@@ -63,8 +64,13 @@ class WebSocketServer:
         gate: Gate,
         counts: ServerCounts,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+        *,
+        echoes: bool = False,
     ) -> None:
-        """A client may take `handshake_timeout_s` for its handshake, and as long again to show the token."""
+        """A client may take `handshake_timeout_s` for its handshake, and as long again to show the token.
+
+        With `echoes`, an authorised client of ECHO_PATH gets its own messages back instead of market data.
+        """
         self._served = served
         self._limits = limits
         self._broadcaster = broadcaster
@@ -73,6 +79,7 @@ class WebSocketServer:
         self._gate = gate
         self._counts = counts
         self._handshake_timeout_s = handshake_timeout_s
+        self._echoes = echoes
         self._connections: dict[WebSocketConnection, _Client] = {}
         self.too_big = text_frame(encode(error_frame(MessageTooBig(limits.max_message_bytes))))
         """The frame that goes before a close 1009."""
@@ -92,7 +99,10 @@ class WebSocketServer:
                 if connection is None:
                     reader.cancel_scope.cancel()
                 else:
-                    await self._converse(stream, connection, welcome.is_authorised)
+                    if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
+                        await self._echo(stream, connection)
+                    else:
+                        await self._converse(stream, connection, welcome.is_authorised)
                     reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
         except* CLIENT_FAULTS as faults:
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
@@ -140,6 +150,12 @@ class WebSocketServer:
         self._broadcaster.join(client.stream)
         self._heartbeats.join(client.stream)
         logger.info("client connected peer=%s clients=%d", client.stream.peer, self.client_count)
+
+    async def _echo(self, stream: DirectStream, connection: WebSocketConnection) -> None:
+        try:
+            await echo(stream, connection)
+        except ConnectionClosed:
+            await _say_why(stream, connection)
 
     async def shut_down(self) -> None:
         """Tell every client that the server is going away, and close."""

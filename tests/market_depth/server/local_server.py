@@ -79,6 +79,8 @@ class LocalServer:
         gate: Gate | None = None,
         timeouts: Timeouts = USUAL_TIMEOUTS,
         tls: ssl.SSLContext | None = None,
+        *,
+        echoes: bool = False,
     ) -> None:
         clock = ManualClock(WALL_NS)
         self.market = market
@@ -97,6 +99,7 @@ class LocalServer:
             gate,
             self.counts,
             timeouts.head_s,
+            echoes=echoes,
         )
         self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
         make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts, tls=tls)
@@ -203,10 +206,18 @@ async def local_server(
     gate: Gate | None = None,
     timeouts: Timeouts = USUAL_TIMEOUTS,
     tls: ssl.SSLContext | None = None,
+    echoes: bool = False,
 ) -> AsyncIterator[LocalServer]:
     """A server that runs until the end of the block."""
     server = LocalServer(
-        market or WrittenMarket(), limits or Limits(), interval_s, application, gate, timeouts, tls
+        market or WrittenMarket(),
+        limits or Limits(),
+        interval_s,
+        application,
+        gate,
+        timeouts,
+        tls,
+        echoes=echoes,
     )
     [opened] = await open_listeners("127.0.0.1", 0)
     server.port = opened.getsockname()[1]
