@@ -34,6 +34,7 @@ from market_depth.server.http_connection import Timeouts
 from market_depth.server.lifespan import HostedApplication
 from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.loop_lag import LoopLag
+from market_depth.server.turnstile import Turnstile
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.publisher import Publisher
 from protocol.messages import DATA_TYPES
@@ -136,7 +137,13 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
         application = HostedApplication(make_application)
         timeouts = Timeouts(head_s=config.handshake_timeout_s)
         http = AsgiServer(application, gate, counts, clock, timeouts)
-        make_stream = partial(DirectStream, too_big=websocket.too_big, counts=counts, tls=tls_context(config))
+        make_stream = partial(
+            DirectStream,
+            too_big=websocket.too_big,
+            counts=counts,
+            turnstile=Turnstile(),
+            tls=tls_context(config),
+        )
         scheme: Literal["http", "https"] = "https" if config.is_encrypted else "http"
         listener = Listener(make_stream, websocket, http, gate, counts, scheme)
         try:

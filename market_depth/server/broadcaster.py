@@ -8,7 +8,7 @@ bytes again (`direct_stream`): until then nothing is encoded for it, and it neve
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -38,7 +38,11 @@ it reads, frame by frame."""
 
 CHUNK_WRITES = 256
 CHUNK_BYTES = 4 * 1024 * 1024
-"""After so many writes or bytes of one round other tasks get their turn: a millisecond or two."""
+"""After so many writes or bytes of one round other tasks get their turn: a millisecond or two. If theirs took longer than that,
+several chunks follow before the next: a round gets half of the time, however many clients come or ask meanwhile."""
+
+MAX_TURN_S = 0.05
+"""Others never wait longer than this and a chunk."""
 
 ENCODING = 16
 """To encode a frame takes as long as so many writes, byte for byte and call for call."""
@@ -80,7 +84,7 @@ class Broadcaster:
             return
         frame = self._frame(stream)
         if frame is not None:
-            self._write((client,), _Due(frame, (stream.stream_id,), ()))
+            self._write((client,), frame, (stream.stream_id,), ())
 
     def stop(self, client: DirectStream, stream_id: str) -> None:
         """End a stream, if the client has it: no frame of it goes out any more."""
@@ -122,26 +126,25 @@ class Broadcaster:
             plan.left.clear()
             turns.append((plan, _rotated(list(plan.clients), self._rounds)))
         for plan, clients in turns:
-            missing = [topic for topic in plan.topics if topic not in round_.bodies]
-            if missing and all(client.is_full for client in clients):
-                due = _Due(b"", (), plan.stream_ids)
-            else:
-                for topic in missing:
-                    await self._encode(topic, round_)
-                due = self._due(plan, round_)
-            if not due.carried and not due.further:
+            try:
+                bodies = list(map(round_.bodies.__getitem__, plan.topics))
+            except KeyError:
+                # Not encoded yet in this round. For those who are full it need not be.
+                is_wanted = not all(client.is_full for client in clients)
+                bodies = [await self._encoded(topic, round_) for topic in plan.topics] if is_wanted else []
+            payload, carried, further = self._due(plan, bodies, round_)
+            if not carried and not further:
                 continue
-            size = len(due.payload)
-            served = 0
+            served, size = 0, len(payload)
             while served < len(clients):
                 turn = clients[served : served + round_.room(size)]
                 served += len(turn)
                 if plan.left:
                     round_.moved += [client for client in turn if client in plan.left]
                     turn = [client for client in turn if client not in plan.left]
-                self._write(turn, due)
+                self._write(turn, payload, carried, further)
                 if round_.spend(len(turn), len(turn) * size):
-                    await trio.lowlevel.checkpoint()
+                    await round_.give_way()
         for stream in round_.told:
             if stream.topic in self._failing:
                 self._failing[stream.topic].add(stream)
@@ -152,21 +155,31 @@ class Broadcaster:
             if plan_now is not None:
                 client.offer(b"", (), plan_now.stream_ids)
 
-    async def _encode(self, topic: Topic, round_: _Round) -> None:
-        body = round_.bodies[topic] = self._body(topic, round_.now, max_age_s=0)
-        if body is not None and round_.spend(ENCODING, ENCODING * len(body)):
-            await trio.lowlevel.checkpoint()
+    async def _encoded(self, topic: Topic, round_: _Round) -> bytes:
+        body = round_.bodies.get(topic)
+        if body is None:
+            body = round_.bodies[topic] = self._body(topic, round_.now, max_age_s=0)
+            if body and round_.spend(ENCODING, ENCODING * len(body)):
+                await round_.give_way()
+        return body
 
-    def _due(self, plan: Plan[DirectStream], round_: _Round) -> _Due:
-        """What the clients of a plan get; encoded are all its topics."""
-        bodies = [round_.bodies[topic] for topic in plan.topics]
+    def _due(
+        self, plan: Plan[DirectStream], bodies: Sequence[bytes], round_: _Round
+    ) -> tuple[bytes, Sequence[str], Sequence[str]]:
+        """What the clients of a plan get, whose topics have these bodies: joined frames, as many as are offered at once, the
+        ids of their streams, and the ids of those that do not go into them. Without bodies that is all.
+        """
+        if not bodies:
+            return b"", (), plan.stream_ids
+        if all(bodies) and sum(map(len, bodies)) < MAX_PAYLOAD_BYTES:
+            return text_frames(zip(plan.heads, bodies, strict=True)), plan.stream_ids, ()
         messages: list[tuple[bytes, bytes]] = []
         carried: list[str] = []
         size = 0
         for number, (stream, head, body) in enumerate(zip(plan.streams, plan.heads, bodies, strict=True)):
             if size >= MAX_PAYLOAD_BYTES:
-                return _Due(text_frames(messages), carried, plan.stream_ids[number:])
-            if body is not None:
+                return text_frames(messages), carried, plan.stream_ids[number:]
+            if body:
                 messages.append((head, body))
                 size += len(body)
             elif stream not in self._failing.get(stream.topic, (stream,)):
@@ -175,11 +188,12 @@ class Broadcaster:
             else:
                 continue
             carried.append(stream.stream_id)
-        return _Due(text_frames(messages), carried, ())
+        return text_frames(messages), carried, ()
 
-    def _write(self, clients: Sequence[DirectStream], due: _Due) -> None:
+    def _write(
+        self, clients: Sequence[DirectStream], payload: bytes, carried: Sequence[str], further: Sequence[str]
+    ) -> None:
         """Offer the same to some clients."""
-        payload, carried, further = due
         taken = len(clients)
         if further:
             taken = sum(client.offer(payload, carried, further) for client in clients)
@@ -211,15 +225,17 @@ class Broadcaster:
     def _frame(self, stream: Stream) -> bytes | None:
         """A stream's `MarketData`, or an `Error` when its book cannot be shown; None while its market is not open."""
         topic = stream.topic
-        if topic not in self._manager.topics:
-            return None
         body = self._body(topic, trio.current_time(), REUSE_S)
-        if body is not None:
+        if body:
             return text_frame(market_data_head(stream.stream_id), body)
         return text_frame(self._failure(stream)) if topic in self._failing else None
 
-    def _body(self, topic: Topic, now: float, max_age_s: float) -> bytes | None:
-        """What the frames of a topic have in common; None while its market is not open, or its book cannot be shown."""
+    def _body(self, topic: Topic, now: float, max_age_s: float) -> bytes:
+        """What the frames of a topic have in common; nothing while its market is not open, its book cannot be shown, or nobody
+        receives it any more.
+        """
+        if topic not in self._manager.topics:
+            return b""
         try:
             body = self._publisher.body(topic, now, max_age_s)
         except Exception:
@@ -227,9 +243,9 @@ class Broadcaster:
             if topic not in self._failing:
                 logger.exception("book not shown %s", topic)
                 self._failing[topic] = set()
-            return None
+            return b""
         self._failing.pop(topic, None)
-        return body
+        return body or b""
 
     def _failure(self, stream: Stream) -> bytes:
         self._counts.errors[InternalError.code] += 1
@@ -240,46 +256,48 @@ class Broadcaster:
         self._failing.pop(topic, None)
 
 
-class _Due(NamedTuple):
-    payload: bytes
-    """Joined frames, as many as are offered at once."""
-    carried: Sequence[str]
-    """The ids of their streams."""
-    further: Sequence[str]
-    """The ids of the streams that do not go into the payload."""
-
-
 class _Round:
     """What was made in one round, and what it may write before other tasks get their turn."""
 
-    __slots__ = ("_bytes", "_writes", "bodies", "moved", "now", "told")
+    __slots__ = ("_bytes", "_others_took_s", "_turn_began", "_writes", "bodies", "moved", "now", "told")
 
     def __init__(self, now: float) -> None:
         self.now = now
-        self.bodies: dict[Topic, bytes | None] = {}
-        """What is not shown at present has None."""
+        self.bodies: dict[Topic, bytes] = {}
+        """Nothing for what is not shown at present."""
         self.told: list[Stream] = []
         """Streams whose clients were told that the book cannot be shown."""
         self.moved: list[DirectStream] = []
         """Clients that had left their plan before their turn came."""
         self._writes = CHUNK_WRITES
         self._bytes = CHUNK_BYTES
+        self._turn_began = now
+        self._others_took_s = 0.0
 
     def room(self, size: int) -> int:
         """How many writes of so many bytes are left in this chunk; at least one."""
         return max(1, min(self._writes, self._bytes // max(1, size)))
 
     def spend(self, writes: int, size: int) -> bool:
-        """Count what was done. Returns: whether it was the chunk's last."""
+        """Count what was done. Returns: whether others should have their turn."""
         self._writes -= writes
         self._bytes -= size
         if self._writes > 0 and self._bytes > 0:
             return False
         self._writes = CHUNK_WRITES
         self._bytes = CHUNK_BYTES
-        return True
+        return trio.current_time() - self._turn_began >= self._others_took_s
+
+    async def give_way(self) -> None:
+        """Let others have their turn; the next of ours may be as long."""
+        others_began = trio.current_time()
+        await trio.lowlevel.checkpoint()
+        self._turn_began = trio.current_time()
+        self._others_took_s = min(self._turn_began - others_began, MAX_TURN_S)
 
 
 def _rotated(items: list[Item], by: int) -> list[Item]:
-    first = by % len(items) if items else 0
+    if len(items) < 2:
+        return items
+    first = by % len(items)
     return items[first:] + items[:first]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from market_depth.metrics import ServerCounts
+    from market_depth.server.turnstile import Turnstile
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "_socket",
         "_too_big",
         "_transport",
+        "_turnstile",
         "_unread",
         "close_code",
         "is_broken",
@@ -98,16 +100,19 @@ class DirectStream(trio.abc.HalfCloseableStream):
         nursery: trio.Nursery,
         too_big: bytes,
         counts: ServerCounts,
+        turnstile: Turnstile,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Takes over `connection`, which must not block. `too_big` is the frame that goes before a close 1009.
 
-        `nursery` holds the drain task while there is one; nothing that happens in it reaches other tasks.
+        `nursery` holds the drain task while there is one; nothing that happens in it reaches other tasks. All streams of
+        a server pass the same turnstile before they receive.
         """
         self._socket = connection
         self._transport: Transport = connection if tls is None else TlsSocket(connection, tls)
         self._nursery = nursery
         self._counts = counts
+        self._turnstile = turnstile
         self._too_big = too_big
         self._unread = b""
         self._outbox: _Outbox | None = None
@@ -320,16 +325,21 @@ class DirectStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
-        has_waited = False
-        while (data := self._receive(max_bytes or RECEIVE_BYTES)) is None:
+        size = max_bytes or RECEIVE_BYTES
+        data = self._receive(size)
+        if data is not None:
+            # Whoever has always more to say must not keep the others waiting. The data waits where no cancellation loses it.
+            self.unread(data)
+            await trio.lowlevel.checkpoint()
+            await self._turnstile.enter(self._nursery.start_soon)
+            data = self._receive(size)
+        while data is None:
             if self._outbox is not None and self._outbox.is_read_behind:
                 await self.wait_drained()
             else:
                 await trio.lowlevel.wait_readable(self._socket)
-            has_waited = True
-        if not has_waited:
-            # Whoever has always more to say must not keep the others waiting.
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await self._turnstile.enter(self._nursery.start_soon)
+            data = self._receive(size)
         self.unanswered_pings = 0
         return data
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 _FIN_TEXT = 0x81
 _FIN_CLOSE = 0x88
 _FIN_PING = 0x89
+_TEXT_16 = (_FIN_TEXT << 24) + (126 << 16)
+"""The header of a text frame of 126 to 65,535 bytes, to which the length is added."""
 
 PING = bytes((_FIN_PING, 0))
 """Whoever receives it has to answer with a pong."""
@@ -19,13 +21,16 @@ def text_frames(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Text messages of two parts each, a frame a message, joined."""
     pieces: list[bytes] = []
     for first, second in messages:
-        pieces += _text_header(len(first) + len(second)), first, second
+        length = len(first) + len(second)
+        # Most are of this form. A call for each would cost as much as all the rest.
+        header = (_TEXT_16 + length).to_bytes(4) if 126 <= length < 65536 else _text_header(length)
+        pieces += header, first, second
     return b"".join(pieces)
 
 
 def _text_header(length: int) -> bytes:
     if 126 <= length < 65536:
-        return ((_FIN_TEXT << 24) + (126 << 16) + length).to_bytes(4)
+        return (_TEXT_16 + length).to_bytes(4)
     if length < 126:
         return ((_FIN_TEXT << 8) + length).to_bytes(2)
     return ((_FIN_TEXT << 72) + (127 << 64) + length).to_bytes(10)

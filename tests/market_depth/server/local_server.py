@@ -22,6 +22,7 @@ from market_depth.server.heartbeats import Heartbeats
 from market_depth.server.http_connection import USUAL_TIMEOUTS, Timeouts
 from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.loop_lag import LoopLag
+from market_depth.server.turnstile import Turnstile
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
@@ -102,7 +103,9 @@ class LocalServer:
             echoes=echoes,
         )
         self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
-        make_stream = partial(DirectStream, too_big=self.websocket.too_big, counts=self.counts, tls=tls)
+        make_stream = partial(
+            DirectStream, too_big=self.websocket.too_big, counts=self.counts, turnstile=Turnstile(), tls=tls
+        )
         scheme: Literal["http", "https"] = "http" if tls is None else "https"
         self.listener = Listener(make_stream, self.websocket, self.http, gate, self.counts, scheme)
         self.port = 0

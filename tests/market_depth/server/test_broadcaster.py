@@ -237,6 +237,35 @@ async def test_others_have_their_turn_in_the_middle_of_a_large_round() -> None:
     assert max(steps) <= 2 * CHUNK_WRITES  # tasks take their turns in any order
 
 
+async def test_a_round_has_as_much_time_as_the_tasks_between_its_turns(mock_clock: MockClock) -> None:
+    written_at_turn: list[int] = []
+    _, broadcaster = make()
+    count = 0
+
+    def written(_: WrittenStream) -> None:
+        nonlocal count
+        count += 1
+        mock_clock.jump(0.001 / CHUNK_WRITES)
+
+    for _ in range(40 * CHUNK_WRITES):
+        broadcaster.start(WrittenStream(on_write=written).direct, subscription("a"))
+    count = 0
+
+    async def take_long_turns() -> None:
+        while True:
+            written_at_turn.append(count)
+            mock_clock.jump(0.0035)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_long_turns)
+        await broadcaster.broadcast()
+        nursery.cancel_scope.cancel()
+    chunks = {(after - before) / CHUNK_WRITES for before, after in pairwise(written_at_turn)}
+    assert count == 40 * CHUNK_WRITES
+    assert 4 <= max(chunks) <= 7  # tasks take their turns in any order
+
+
 async def test_many_different_books_are_not_encoded_in_one_go() -> None:
     market, broadcaster = make()
     client = WrittenStream()

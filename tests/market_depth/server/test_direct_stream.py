@@ -9,6 +9,7 @@ from wsproto.frame_protocol import FrameProtocol
 from market_depth.metrics import Cut, ServerCounts
 from market_depth.server.direct_stream import MAX_POSTED, MAX_POSTED_BYTES, STALL_LIMIT_S, DirectStream
 from market_depth.server.frames import text_frame
+from market_depth.server.turnstile import Turnstile
 from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
 
 BIG = text_frame(b"x" * 100_000)
@@ -258,7 +259,7 @@ async def test_the_peer_is_named_as_it_is_reached(host: str | None, expected: st
             accepted, _ = listener.accept()
             accepted.setblocking(False)
             async with trio.open_nursery() as nursery:
-                stream = DirectStream(accepted, nursery, b"", ServerCounts())
+                stream = DirectStream(accepted, nursery, b"", ServerCounts(), Turnstile())
                 assert stream.peer == expected.format(client.getsockname()[1])
                 await stream.aclose()
 
