@@ -96,7 +96,7 @@ class Gate:
         if self._connection_count >= self._max_connections:
             return Refusal.SERVER_FULL
         network = _network_of(host)
-        if self._connections[network] >= self._limit_of(host):
+        if self._is_full(host, self._connections[network]):
             return Refusal.HOST_FULL
         self._connections[network] += 1
         self._connection_count += 1
@@ -110,10 +110,10 @@ class Gate:
         if not self._connections[network]:
             del self._connections[network]
 
-    def _limit_of(self, host: str) -> int:
+    def _is_full(self, host: str, connections: int) -> bool:
         if self._max_connections_per_host is not None:
-            return self._max_connections_per_host
-        return self._max_connections if _is_loopback(host) else MAX_CONNECTIONS_PER_HOST
+            return connections >= self._max_connections_per_host
+        return connections >= MAX_CONNECTIONS_PER_HOST and not _is_loopback(host)
 
     # Requests
 
@@ -253,6 +253,8 @@ def _is_loopback(text: str) -> bool:
 
 def _network_of(host: str) -> str:
     """What counts as one host: an IPv4 address, or the first half of an IPv6 one: who has one such address has them all."""
+    if ":" not in host:
+        return host
     try:
         return IPv6Address(host).packed[:8].hex()
     except ValueError:
