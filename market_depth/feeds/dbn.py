@@ -151,6 +151,11 @@ class DbnFile:
         return os.fstat(self._file.fileno()).st_size
 
     @property
+    def is_compressed(self) -> bool:
+        """Whether reading takes a processor's time."""
+        return isinstance(self._stream, ZstdStream)
+
+    @property
     def bytes_read(self) -> int:
         """How much of the file was read, to within a block of its compression."""
         return self._file.tell()

@@ -88,10 +88,12 @@ def inferred_tick_sizes(events: OrderEvents) -> dict[int, int | None]:
         return {}
     # By column: picking whole rows takes three times as long.
     ids, prices = events["instrument_id"], events["price"]
-    order = np.argsort(ids, kind="stable")
-    ids, prices = ids[order], prices[order]
-    prices[prices == UNDEF_PRICE] = 0  # every step fits it
     starts = _run_starts(ids)
+    if len(starts) > 1:
+        order = np.argsort(ids, kind="stable")
+        ids, prices = ids[order], prices[order]
+        starts = _run_starts(ids)
+    prices = np.where(prices == UNDEF_PRICE, 0, prices)  # every step fits 0
     steps: npt.NDArray[np.int64] = np.gcd.reduceat(prices, starts)
     return dict(zip(ids[starts].tolist(), map(_tick_size, steps.tolist()), strict=True))
 

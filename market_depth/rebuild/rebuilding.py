@@ -1,8 +1,9 @@
 """A recorded file's books, rebuilt as fast as the file can be read.
 
-    file ──► read ahead (a thread) ──► engine ──► statistics
-                                         └──────► output, a record of each change of a book's best levels
+    file ──► read ahead ──► engine ──► statistics
+                              └──────► output, a record of each change of a book's best levels
 
+A compressed or long file is read ahead in a thread of its own, a short one needs none.
 Plain synchronous code for commands and worker threads. Memory does not grow with the file: a few chunks, the books.
 """
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_LEVELS = 1000
 """As many as a subscriber can have."""
+
+SOON_READ_BYTES = 4 * 1024 * 1024
+"""So much is copied from memory in less than a millisecond: to wait for a thread, on a busy machine, takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,10 @@ def rebuild(
         raise ValueError(f"a limit must be 1 or more, not {limit}")
     started = time.perf_counter()
     file = DbnFile(path, late_instruments=True)
-    file.use_memory_again(CHUNKS_IN_USE)
+    is_read_ahead = file.is_compressed or file.size_bytes > SOON_READ_BYTES
+    file.use_memory_again(CHUNKS_IN_USE if is_read_ahead else 1)
     damage = None
-    with closing(ReadAhead(file)) as recording:
+    with closing(ReadAhead(file) if is_read_ahead else file) as recording:
         # Once the file is known to be good: on a first start it takes seconds. It is no time of the rebuild.
         started += load_kernels(output is not None)
         books = Books(file, levels)
@@ -101,12 +106,12 @@ def rebuild(
 def load_kernels(with_records: bool) -> float:
     """Load what every file needs, with or without an output. Returns: how many seconds that took."""
     started = time.perf_counter()
-    engine, event = BookEngine(), order_events(1)
+    engine, events = BookEngine(), order_events(2)  # a single one would take another kernel
     # Not the engine's own warm-up: on a first start that compiles for half a second more what may not be needed.
     if with_records:
-        SnapshotRecords(engine, {}, 1).apply(event)
+        SnapshotRecords(engine, {}, 1).apply(events)
     else:
-        engine.apply(event)
+        engine.apply(events)
     return time.perf_counter() - started
 
 
