@@ -247,14 +247,14 @@ async def test_a_round_has_as_much_time_as_the_tasks_between_its_turns(mock_cloc
         count += 1
         mock_clock.jump(0.001 / CHUNK_WRITES)
 
-    for _ in range(40 * CHUNK_WRITES):
+    for _ in range(20 * CHUNK_WRITES):
         broadcaster.start(WrittenStream(on_write=written).direct, subscription("a"))
     count = 0
 
     async def take_long_turns() -> None:
         while True:
             written_at_turn.append(count)
-            mock_clock.jump(0.0035)
+            mock_clock.jump(0.0033)
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
@@ -262,8 +262,8 @@ async def test_a_round_has_as_much_time_as_the_tasks_between_its_turns(mock_cloc
         await broadcaster.broadcast()
         nursery.cancel_scope.cancel()
     chunks = {(after - before) / CHUNK_WRITES for before, after in pairwise(written_at_turn)}
-    assert count == 40 * CHUNK_WRITES
-    assert 4 <= max(chunks) <= 7  # tasks take their turns in any order
+    assert count == 20 * CHUNK_WRITES
+    assert 4 <= max(chunks) <= 8  # tasks take their turns in any order: two of theirs, one more of ours
 
 
 async def test_many_different_books_are_not_encoded_in_one_go() -> None:
