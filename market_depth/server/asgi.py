@@ -10,7 +10,7 @@ Source: the ASGI specification, version 3.0, HTTP 2.4: https://asgi.readthedocs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,7 +54,7 @@ class WebSocketRequest(NamedTuple):
 
     heard: bytes
     """All that has come from its first byte on."""
-    headers: Iterable[tuple[bytes, bytes]]
+    headers: list[tuple[bytes, bytes]]
 
 
 class AsgiServer:
@@ -89,10 +89,11 @@ class AsgiServer:
         self._busy += 1
         try:
             while (request := await self._next_request(connection)) is not None:
-                is_websocket = _asks_for_websocket(request)
-                self._admit(request, is_websocket=is_websocket)
+                headers = connection.headers
+                is_websocket = _asks_for_websocket(headers)
+                self._admit(headers, is_websocket=is_websocket, is_preflight=request.method == b"OPTIONS")
                 if is_websocket:
-                    return WebSocketRequest(connection.heard, request.headers)
+                    return WebSocketRequest(connection.heard, headers)
                 if not await self._answer(connection, request, nursery, ends):
                     await linger(stream)
                     break
@@ -128,10 +129,9 @@ class AsgiServer:
                 self._waiting.remove(scope)
         return None
 
-    def _admit(self, request: h11.Request, *, is_websocket: bool) -> None:
+    def _admit(self, headers: list[tuple[bytes, bytes]], *, is_websocket: bool, is_preflight: bool) -> None:
         """Raises: RequestError when the gate denies the request."""
-        is_preflight = request.method == b"OPTIONS"
-        denied = self._gate.check(request.headers, is_websocket=is_websocket, is_preflight=is_preflight)
+        denied = self._gate.check(headers, is_websocket=is_websocket, is_preflight=is_preflight)
         if denied is not None:
             self._counts.connections_refused[denied.reason] += 1
             raise RequestError(denied.status, denied.detail, denied.headers)
@@ -140,7 +140,7 @@ class AsgiServer:
         self, connection: HttpConnection, request: h11.Request, nursery: trio.Nursery, ends: Ends
     ) -> bool:
         """Have one request answered. Returns: whether another may follow. Raises: RequestError."""
-        scope = _scope_of(request, ends)
+        scope = _scope_of(request, connection.headers, ends)
         exchange = _Exchange(connection, request, self._answer_headers)
         self._busy += 1
         nursery.start_soon(self._run_application, exchange, scope)
@@ -308,7 +308,7 @@ class _Exchange:
             self._over.set()
 
 
-def _scope_of(request: h11.Request, ends: Ends) -> Scope:
+def _scope_of(request: h11.Request, headers: list[tuple[bytes, bytes]], ends: Ends) -> Scope:
     """Raises: RequestError."""
     target = request.target
     if not target.startswith(
@@ -332,12 +332,12 @@ def _scope_of(request: h11.Request, ends: Ends) -> Scope:
         "raw_path": path,
         "query_string": query,
         "root_path": "",
-        "headers": list(request.headers),
+        "headers": headers,
         "client": ends.client,
         "server": ends.server,
     }
 
 
-def _asks_for_websocket(request: h11.Request) -> bool:
+def _asks_for_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether the WebSocket side is to answer, be it with an error."""
-    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in request.headers)
+    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers)

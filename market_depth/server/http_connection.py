@@ -68,6 +68,8 @@ class HttpConnection:
         self._stream = stream
         self._timeouts = timeouts
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Of the present request, the names in lower case."""
         self.heard = b""
         """All that has come from the beginning of the present request's head on, when that head was whole."""
 
@@ -177,11 +179,12 @@ class HttpConnection:
             )
         if not request.http_version.startswith(b"1."):
             raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        headers = dict(request.headers)
-        is_chunked = b"transfer-encoding" in headers
-        if is_chunked and b"content-length" in headers:
+        self.headers = list(request.headers)
+        framing = dict(self.headers)
+        is_chunked = b"transfer-encoding" in framing
+        if is_chunked and b"content-length" in framing:
             raise RequestError(HTTPStatus.BAD_REQUEST, "both content-length and transfer-encoding")
-        if not is_chunked and int(headers.get(b"content-length", b"0")) == 0:
+        if not is_chunked and int(framing.get(b"content-length", b"0")) == 0:
             # So that an application that asks for no body has read it all.
             end = self._next_event()
             assert isinstance(end, h11.EndOfMessage), "no length, no body"

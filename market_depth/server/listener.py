@@ -131,7 +131,9 @@ class Listener:
             if request is not None:
                 stream.is_framed = True
                 stream.unread(request.heard)
-                await self._websocket.serve(stream, self._gate.welcome(request.headers))
+                welcome = self._gate.welcome(request.headers)
+                del request  # it would stay as long as the client
+                await self._websocket.serve(stream, welcome)
         except* Exception:  # a group: a failure may come together with the server's cancellation
             logger.exception("connection failed peer=%s", stream.peer)
         finally:
