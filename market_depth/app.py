@@ -162,11 +162,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                         accepting.start_soon(listener.run, listening, nursery)
                     announce(address, list(served))
                     logger.info("listening addr=%s symbols=%s", address, ",".join(served))
-                    if config.token is None and not address.is_loopback:
-                        what = "see the markets and control the replays" if replays else "see the markets"
-                        logger.warning("whoever reaches %s can %s", address, what)
-                    if config.token is not None and not config.is_encrypted and not address.is_loopback:
-                        logger.warning("the token goes over the network as it is: --tls-cert encrypts it")
+                    if not address.is_loopback:
+                        warn_of_exposure(config, address)
                     nursery.start_soon(broadcaster.run)
                     nursery.start_soon(heartbeats.run)
                     nursery.start_soon(loop_lag.run)
@@ -313,6 +310,15 @@ def make_engines(count: int) -> list[BookEngine]:
     logger.info("book kernels ready")
     make = CheckedBookEngine if logger.isEnabledFor(TRACE) else BookEngine
     return [make() for _ in range(count)]
+
+
+def warn_of_exposure(config: ServeConfig, address: Address) -> None:
+    """Tell in the log what others can do to a server that they reach."""
+    if config.token is None:
+        what = "see the markets and control the replays" if config.replay else "see the markets"
+        logger.warning("whoever reaches %s can %s", address, what)
+    elif not config.is_encrypted:
+        logger.warning("the token goes over the network as it is: --tls-cert encrypts it")
 
 
 def tls_context(config: ServeConfig) -> ssl.SSLContext | None:

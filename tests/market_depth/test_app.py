@@ -14,10 +14,11 @@ from market_depth.app import (
     make_engines,
     make_gate,
     raise_descriptor_limit,
+    warn_of_exposure,
 )
 from market_depth.book.engine import BookEngine
 from market_depth.book.soundness import CheckedBookEngine
-from market_depth.config import ServeConfig
+from market_depth.config import Address, ServeConfig
 from market_depth.feeds.base import ChannelFeed, FeedError
 from market_depth.live_market import LiveMarket
 from market_depth.logging import LogLevel, configure
@@ -188,6 +189,26 @@ def test_the_limits_of_the_parts_are_the_defaults() -> None:
         limits.messages_per_s,
         limits.message_burst,
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ({"insecure": True}, "whoever reaches 192.0.2.1:80 can see the markets"),
+        (
+            {"insecure": True, "replay": ["a.dbn"]},
+            "whoever reaches 192.0.2.1:80 can see the markets and control the replays",
+        ),
+        ({"token": "right"}, "the token goes over the network as it is: --tls-cert encrypts it"),
+        ({"token": "right", "tls_cert": "cert.pem", "tls_key": "key.pem"}, None),
+    ],
+)
+def test_a_server_that_others_reach_warns_of_what_they_can_do(
+    settings: dict[str, Any], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = Address("192.0.2.1", 80)
+    warn_of_exposure(ServeConfig.model_validate({"address": address, **settings}), address)
+    assert [record.getMessage() for record in caplog.records] == ([] if warning is None else [warning])
 
 
 def test_there_is_room_for_no_more_connections_than_the_system_allows_files(
