@@ -142,7 +142,7 @@ def soak(
         int, typer.Option(metavar="N", help="Clients that stay; 5 % of them never read.")
     ] = 1000,
     hostile: Annotated[
-        int, typer.Option(metavar="N", help="So many hostile clients attack in the later part.")
+        int, typer.Option(metavar="N", help="So many hostile clients attack now and then.")
     ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the hostile clients.")] = 1,
     as_json: Json = False,

@@ -24,7 +24,7 @@ _MASK = b"\0\0\0\0"  # leaves a payload as it is
 
 AT_ONCE = 64
 """So many connections at a time, and as many more that take their time."""
-SLOW_PAUSE_S = 0.5
+SLOW_PAUSE_S = 0.2
 """Between two bytes of a slow head."""
 PATIENCE_S = 0.05
 """How long to wait for an answer: to some inputs there is none before the server gives up."""

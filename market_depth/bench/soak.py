@@ -2,9 +2,9 @@
 
     warm-up   all clients connect; what a server loads or allocates once is no growth
     calm      clients come and go
-    attack    hostile clients, too, if asked for (`hostile.py`): the latency of the others is compared with the calm part
+    attack    hostile clients, too, if asked for (`hostile.py`); then calm again, and so on by turns
 
-Afterwards everybody leaves, and the server must have as many descriptors open as before. All clients that come and go,
+The latency under attack is compared with that of the calm spell just before: machines have moods of their own. Afterwards everybody leaves, and the server must have as many descriptors open as before. All clients that come and go,
 and a few that stay, decode every frame and check its order; the others notice a torn frame.
 """
 
@@ -53,8 +53,8 @@ SLOW_STAY_S = 20.0
 """Then the slow clients leave, and others come: after 30 s without a byte taken the server would cut them."""
 WARM_UP_SHARE = 0.1
 MAX_WARM_UP_S = 120.0
-CALM_SHARE = 0.4
-"""Of a run with hostile clients, warm-up included."""
+SPELLS = 5
+"""So often a calm spell is followed by an attack as long."""
 
 CONNECT_TIMEOUT_S = 60.0
 FIRST_DATA_TIMEOUT_S = 60.0
@@ -81,6 +81,7 @@ class Sample(NamedTuple):
     p50_ms: float | None
     p99_ms: float | None
     last_p99_ms: float | None
+    spell: int
     under_attack: bool
 
 
@@ -114,16 +115,23 @@ class Report:
 
     @property
     def slowdown(self) -> float | None:
-        """Latency under attack in that of the calm part, p99; None without an attack."""
-        calm, attacked = (self.p99_ms(under_attack=under_attack) for under_attack in (False, True))
-        return attacked / calm if calm and attacked else None
+        """Latency under attack in that of the calm spell before, p99, the median of the spells; None without an attack."""
+        ratios = [
+            attacked / calm
+            for spell in {sample.spell for sample in self.samples}
+            if (calm := self.p99_ms(under_attack=False, spell=spell))
+            and (attacked := self.p99_ms(under_attack=True, spell=spell))
+        ]
+        return median(ratios) if ratios else None
 
-    def p99_ms(self, *, under_attack: bool) -> float | None:
-        """The latency that one frame in a hundred exceeds, in the median window."""
+    def p99_ms(self, *, under_attack: bool, spell: int | None = None) -> float | None:
+        """The latency that one frame in a hundred exceeds, in the median window, of one spell or of all."""
         figures = [
             sample.p99_ms
             for sample in self.samples
-            if sample.under_attack == under_attack and sample.p99_ms is not None
+            if sample.under_attack == under_attack
+            and spell in (None, sample.spell)
+            and sample.p99_ms is not None
         ]
         return median(figures) if figures else None
 
@@ -137,7 +145,7 @@ class Report:
         if measured_s >= GROWTH_NEEDS_S and self.growth_mb_per_h > MAX_GROWTH_MB_PER_H:
             faults.append(f"memory grows by {self.growth_mb_per_h:.2f} MB/h")
         if self.slowdown is not None and measured_s >= GROWTH_NEEDS_S and self.slowdown > MAX_SLOWDOWN:
-            faults.append(f"p99 under attack is {self.slowdown:.2f} × that of the calm part")
+            faults.append(f"p99 under attack is {self.slowdown:.2f} × that of the calm spells")
         return faults
 
     @property
@@ -187,7 +195,7 @@ def run(
 ) -> Report:
     """Let a server of ours carry so many clients for so long, 5 % of whom never read, while 20 a second come and go.
 
-    `hostile` so many hostile clients, made from `seed`, attack it in the later part. `progress` is told what happens.
+    `hostile` so many hostile clients, made from `seed`, attack it, all in all. `progress` is told what happens.
     Raises: BenchOptionError when a value is out of bounds; BenchError when the server let a client down.
     """
     for name, value, least, most in (
@@ -260,6 +268,7 @@ class _Soak:
         self._hostile = hostile
         self._seed = seed
         self._progress = progress
+        self._slow_leave = 0.0
 
     def run(self, seconds: float) -> None:
         self._staying.connect(CHECKED, CONNECT_TIMEOUT_S)
@@ -267,16 +276,27 @@ class _Soak:
         self._fleet.subscribe()
         start = time.monotonic()
         warm_up_s = min(WARM_UP_SHARE * seconds, MAX_WARM_UP_S)
-        attack_s = (1 - CALM_SHARE) * seconds if self._hostile else 0.0
         with Load(self._server.address, _SUBSCRIPTIONS) as passing:
-            self._let_be(passing, start, start + warm_up_s, is_warm=False)
+            self._let_be(passing, start, start + warm_up_s)
             self._progress(f"warm after {warm_up_s:.0f} s")
-            self._let_be(passing, start, start + seconds - attack_s, is_warm=True)
             if self._hostile:
-                self._progress(f"{self._hostile:,} hostile clients over {attack_s:.0f} s, seed {self._seed}")
-                with _hostile_clients(self._server.address, self._hostile, attack_s, self._seed) as attackers:
-                    self._let_be(passing, start, start + seconds, is_warm=True, attackers=attackers)
+                self._attack(passing, start, start + warm_up_s, (seconds - warm_up_s) / SPELLS)
+            else:
+                self._let_be(passing, start, start + seconds, spell=0)
             self.passing_frames = passing.frames
+
+    def _attack(self, passing: Load, start: float, calm_from: float, spell_s: float) -> None:
+        """Calm and attack by turns, each half a spell."""
+        done = 0
+        for spell in range(SPELLS):
+            self._let_be(passing, start, calm_from + spell_s / 2, spell=spell)
+            count = self._hostile * (spell + 1) // SPELLS - done
+            self._progress(f"{count:,} hostile clients from seed {self._seed + done:,}")
+            address = self._server.address
+            with _hostile_clients(address, count, spell_s / 2, self._seed + done) as attackers:
+                self._let_be(passing, start, calm_from + spell_s, spell=spell, attackers=attackers)
+            done += count
+            calm_from += spell_s
 
     def _let_be(
         self,
@@ -284,25 +304,21 @@ class _Soak:
         start: float,
         end: float,
         *,
-        is_warm: bool,
+        spell: int | None = None,
         attackers: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """Let clients come and go until `end`, or until the attackers are done; take figures."""
-        slow_leave = 0.0
-        while time.monotonic() < end:
-            if self.slow and time.monotonic() >= slow_leave:
-                self._fleet.cut_slow()
-                self._fleet.connect_slow(self.slow)
-                slow_leave = time.monotonic() + SLOW_STAY_S
+        """Let clients come and go until `end`, and until the attackers are done, but for one window at least. Figures are
+        taken except during the warm-up, which is no spell.
+        """
+        while True:
+            self._renew_slow_clients()
             come_and_go = partial(self._come_and_go, passing, time.monotonic() + WINDOW_S)
             received = self._fleet.receive(WINDOW_S, INTERVAL_MS / 4000, come_and_go)
             lost = received.lost + self._staying.lost + passing.lost
             if lost:
                 raise BenchError(f"{lost:,} clients were left by the server")
-            if attackers is not None and attackers.poll() not in (None, 0):
-                raise BenchError("the hostile clients could not go on")
             self.frames += received.frames
-            if is_warm:
+            if spell is not None:
                 weight = self._server.weight
                 self.samples.append(
                     Sample(
@@ -313,9 +329,20 @@ class _Soak:
                         received.p50_ms,
                         received.p99_ms,
                         received.last_p99_ms,
+                        spell,
                         attackers is not None,
                     )
                 )
+            now = time.monotonic()
+            is_over = attackers is None or attackers.poll() is not None or now >= end + HOSTILE_TIMEOUT_S
+            if now >= end and is_over:
+                return
+
+    def _renew_slow_clients(self) -> None:
+        if self.slow and time.monotonic() >= self._slow_leave:
+            self._fleet.cut_slow()
+            self._fleet.connect_slow(self.slow)
+            self._slow_leave = time.monotonic() + SLOW_STAY_S
 
     def _come_and_go(self, passing: Load, end: float) -> None:
         due = time.monotonic()

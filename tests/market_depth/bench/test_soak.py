@@ -15,9 +15,14 @@ needs_compiler = pytest.mark.skipif(
 
 
 def sample(
-    at_s: float, resident_bytes: int = 200_000_000, p99_ms: float = 10.0, *, attack: bool = False
+    at_s: float,
+    resident_bytes: int = 200_000_000,
+    p99_ms: float = 10.0,
+    spell: int = 0,
+    *,
+    attack: bool = False,
 ) -> Sample:
-    return Sample(at_s, resident_bytes, 1000, 5000, 5.0, p99_ms, 12.0, attack)
+    return Sample(at_s, resident_bytes, 1000, 5000, 5.0, p99_ms, 12.0, spell, attack)
 
 
 GOOD = Report(
@@ -51,7 +56,7 @@ def test_a_run_without_a_fault_is_told_so() -> None:
         ({"samples": [sample(0), sample(1800, 201_000_000)]}, "memory grows by 2.00 MB/h"),
         (
             {"samples": [sample(0), sample(900, p99_ms=12.0, attack=True)]},
-            "p99 under attack is 1.20 × that of the calm part",
+            "p99 under attack is 1.20 × that of the calm spells",
         ),
     ],
     ids=["log", "descriptors", "memory", "latency"],
@@ -61,6 +66,14 @@ def test_every_fault_is_named(changes: dict[str, Any], fault: str) -> None:
     assert not report.ok
     assert report.faults == [fault]
     assert f"FAULT {fault}" in report.lines()
+
+
+def test_an_attack_is_compared_with_the_calm_before_it() -> None:
+    samples = [
+        sample(number, p99_ms=p99_ms, spell=number // 2, attack=number % 2 == 1)
+        for number, p99_ms in enumerate([10.0, 10.5, 40.0, 42.0, 20.0, 40.0])
+    ]
+    assert replace(GOOD, samples=samples).slowdown == pytest.approx(1.05)
 
 
 def test_slopes_of_short_runs_are_not_judged() -> None:
@@ -88,6 +101,7 @@ def test_a_run_is_bounded(arguments: dict[str, Any], problem: str) -> None:
 def test_a_few_seconds_with_every_kind_of_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "WINDOW_S", 0.3)
     monkeypatch.setattr(soak, "LOOK_S", 0.05)
+    monkeypatch.setattr(soak, "SPELLS", 2)
     told: list[str] = []
     report = soak.run(minutes=0.05, clients=40, hostile=20, progress=told.append)
     assert report.faults == []
@@ -95,7 +109,7 @@ def test_a_few_seconds_with_every_kind_of_client(monkeypatch: pytest.MonkeyPatch
     assert report.frames > 0
     assert report.frames_checked > 0
     assert {sample.under_attack for sample in report.samples} == {False, True}
-    assert len(told) == 2
+    assert len(told) == 3
 
 
 @pytest.mark.slow
