@@ -16,7 +16,7 @@ MIN_METADATA_BYTES = 120
 
 
 class BadMetadataError(Exception):
-    """No DBN that can be read begins like this. The text says why, as of something that is named before it."""
+    """No DBN that can be read begins like this. The text is what to say after the name of the file or stream."""
 
 
 class UnknownVersionError(BadMetadataError):

@@ -1,6 +1,5 @@
 from io import BytesIO
 
-import databento_dbn
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from market_depth.feeds.base import MAX_BATCH_RECORDS
 from market_depth.feeds.dbn_records import DamagedFileError, RecordReader
 from protocol.events import ORDER_EVENT, OrderEvents
-from tests.market_depth.feeds.dbn_files import START_NS, adds
+from tests.market_depth.feeds.dbn_files import adds
 
 
 class Trickle:
@@ -128,23 +127,6 @@ def test_symbol_mappings_are_remembered_the_first_of_an_instrument_counts(versio
     reader = RecordReader(Trickle(data), "x")
     assert len(reader.read()) == 0
     assert reader.symbols == {1: "ESZ3", 2: "NQZ3", 3: "CLX5"}
-
-
-def test_a_symbol_mapping_reads_as_databento_reads_it() -> None:
-    made = databento_dbn.SymbolMappingMsg(
-        publisher_id=0,
-        instrument_id=9,
-        ts_event=START_NS,
-        stype_in=databento_dbn.SType.from_str("parent"),
-        stype_in_symbol="ES.FUT",
-        stype_out=databento_dbn.SType.from_str("raw_symbol"),
-        stype_out_symbol="ESZ3",
-        start_ts=0,
-        end_ts=0,
-    )
-    reader = RecordReader(Trickle(bytes(made)), "x")
-    reader.read()
-    assert reader.symbols == {9: "ESZ3"}
 
 
 @pytest.mark.parametrize(

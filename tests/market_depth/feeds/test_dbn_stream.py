@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
-from databento_dbn import ErrorCode, ErrorMsg, Metadata, SType, SymbolMappingMsg, SystemCode, SystemMsg
+from databento_dbn import ErrorMsg, Metadata, SType, SymbolMappingMsg, SystemCode, SystemMsg
 from hypothesis import given
 from hypothesis import strategies as st
 
 from market_depth.feeds.dbn_decoding import (
     HEARTBEAT,
-    NO_CODE,
-    REPLAY_COMPLETED,
     RTYPE_ERROR,
     RTYPE_SYSTEM,
-    SKIPPED_RECORDS,
     Notice,
 )
 from market_depth.feeds.dbn_stream import DbnStream
@@ -69,15 +66,6 @@ def receive(data: bytes, *sizes: int) -> tuple[OrderEvents, list[tuple[int, str]
     return np.concatenate(events), mappings, notices
 
 
-def test_codes_are_databentos() -> None:
-    assert int(SystemCode.from_str("heartbeat")) == HEARTBEAT
-    assert int(SystemCode.from_str("replay_completed")) == REPLAY_COMPLETED
-    names = {int(code): str(code) for code in ErrorCode.variants()}
-    assert names.get(SKIPPED_RECORDS, "skipped_records_after_slow_reading") == (
-        "skipped_records_after_slow_reading"
-    )
-
-
 @given(st.lists(st.integers(1, 700), max_size=40), st.booleans())
 def test_a_stream_says_the_same_however_its_bytes_arrive(sizes: list[int], ts_out: bool) -> None:
     events = adds(9, instrument_ids=(7, 8))
@@ -117,13 +105,6 @@ def test_every_version_of_dbn_is_read(version: int) -> None:
     events = adds(3)
     found, _, _ = receive(metadata(version).encode() + events.tobytes())
     np.testing.assert_array_equal(found, events)
-
-
-def test_a_message_of_dbn_1_has_no_code() -> None:
-    old = bytes([20, RTYPE_SYSTEM]) + bytes(14) + b"Heartbeat".ljust(64, b"\0")
-    _, _, notices = receive(HEADER + old)
-    assert notices == [Notice(RTYPE_SYSTEM, NO_CODE, "Heartbeat")]
-    assert notices[0].is_heartbeat
 
 
 @pytest.mark.parametrize(
