@@ -83,7 +83,7 @@ class AsgiServer:
     ) -> WebSocketRequest | None:
         """Answer requests until one asks for a WebSocket, which is returned; None when the conversation is over.
 
-        The stream is closed in neither case. The application's tasks start in `nursery`, which they let down only by their cancellation.
+        The stream is closed in neither case. The application's tasks start in `nursery`; what they raise stays in them.
         """
         connection = HttpConnection(stream, self._timeouts)
         self._busy += 1
@@ -154,14 +154,14 @@ class AsgiServer:
         try:
             await self._application(scope, exchange.receive, exchange.send)
             if not (exchange.is_answered or exchange.is_left):
-                logger.error("request failed path=%s: the application gave no whole answer", scope["path"])
+                logger.error("request failed path=%r: the application gave no whole answer", scope["path"])
         except* Exception as errors:
             if exchange.is_left:
-                logger.debug("client left before its answer path=%s", scope["path"])
+                logger.debug("client left before its answer path=%r", scope["path"])
             else:
                 [*causes] = errors.exceptions
                 logger.error(
-                    "request failed path=%s",
+                    "request failed path=%r",
                     scope["path"],
                     exc_info=causes[0] if len(causes) == 1 else errors,
                 )

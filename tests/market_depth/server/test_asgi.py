@@ -709,6 +709,15 @@ async def test_a_failure_is_seen_in_the_log_and_by_the_client_without_its_secret
     assert len(caplog.records) == len(expected)
 
 
+async def test_a_request_cannot_write_lines_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with talk(fail_before) as talking:
+        await talking.say(b"GET /%0AERROR%20all%20is%20lost HTTP/1.1\r\n" + HOST + b"\r\n")
+        await talking.hear()
+    assert [record.getMessage() for record in caplog.records] == [
+        "request failed path='/\\nERROR all is lost'"
+    ]
+
+
 # Frameworks
 
 
