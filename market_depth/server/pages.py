@@ -129,5 +129,7 @@ def _type_of(schema: Mapping[str, Any]) -> str:
         return f"list of {_type_of(schema.get('items', {}))}"
     if isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_type_of(schema['additionalProperties'])}"
-    bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
+    bounds = [
+        f"{sign} {schema[key]:.15g}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema
+    ]
     return " ".join((kind, *bounds))

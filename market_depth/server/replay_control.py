@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 import trio
 from fastapi import APIRouter, HTTPException, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from market_depth.feeds.pacing import ConstantRate, FullSpeed, PacingError, RecordedPace, choose_pacing
 from market_depth.feeds.replay import Playing, ReplayState, ReplayStateError
@@ -54,7 +54,16 @@ def instant_ns(value: object) -> int:
         ) from None
 
 
-Instant = Annotated[int, BeforeValidator(instant_ns)]
+Instant = Annotated[
+    int,
+    BeforeValidator(instant_ns),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}],
+            "description": "RFC 3339, or ns or ms since the epoch",
+        }
+    ),
+]
 
 
 class Choice(BaseModel):

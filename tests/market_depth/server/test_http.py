@@ -297,7 +297,9 @@ async def test_the_description_names_every_route_and_tells_no_lie_about_errors()
     assert "HTTPValidationError" not in document["components"]["schemas"]
     seek = document["paths"]["/api/control/replay/seek"]["post"]["requestBody"]
     assert seek["required"]
-    assert set(seek["content"]["application/json"]["schema"]["properties"]) == {"file", "to"}
+    fields = seek["content"]["application/json"]["schema"]["properties"]
+    assert set(fields) == {"file", "to"}
+    assert [choice["type"] for choice in fields["to"]["anyOf"]] == ["string", "integer"]
 
 
 async def test_the_page_of_the_description_needs_nothing_from_elsewhere() -> None:
@@ -309,5 +311,6 @@ async def test_the_page_of_the_description_needs_nothing_from_elsewhere() -> Non
     document = json.loads((await site.get("/openapi.json")).body)
     for path in document["paths"]:
         assert f" {path}</code>" in page
+    assert "integer ≥ 1 ≤ 1000000" in page
     for link in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{link}"' in page
