@@ -33,7 +33,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             bbo_written BIGINT NOT NULL,
             trades_written BIGINT NOT NULL,
             snapshots_written BIGINT NOT NULL,
-            depth INTEGER NOT NULL
+            depth INTEGER NOT NULL,
+            is_trimmed BOOLEAN NOT NULL
         )
         """,
         """

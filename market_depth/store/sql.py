@@ -157,7 +157,7 @@ class SqlStore(ABC):
         key = one(cursor)
         cursor.execute(
             "INSERT INTO sessions (session, id, owner, source, state, created_ns, batches, bbo_written, trades_written, "
-            "snapshots_written, depth) VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 1)",
+            "snapshots_written, depth, is_trimmed) VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 1, FALSE)",
             [key, opening.id, self._owner, opening.source, SessionState.PROCESSING.value, opening.created_ns],
         )
         return Known(key, 0, 0, 0, 0, 1, np.empty(0, np.int32))

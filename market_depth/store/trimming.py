@@ -13,6 +13,8 @@ from protocol.timestamp import NS_PER_S
 
 def trim(cursor: Cursor, retention: Retention, now_ns: int, max_rows: int) -> bool:
     """Delete about `max_rows` of the rows that need not be kept. Returns: whether there may be more of them."""
+    if trim_ended(cursor, "is_trimmed", [], max_rows):  # what was begun is brought to its end
+        return True
     if retention.max_age_s is not None:
         age_ns = round(retention.max_age_s * NS_PER_S)
         if trim_ended(cursor, "ended_ns < $1", [now_ns - age_ns], max_rows):
@@ -34,6 +36,7 @@ def trim_ended(cursor: Cursor, condition: str, parameters: list[Any], max_rows: 
     if found is None:
         return False
     (session,) = found
+    cursor.execute("UPDATE sessions SET is_trimmed = TRUE WHERE session = $1", [session])
     cursor.execute("SELECT series, bbo_rows, trade_rows FROM series WHERE session = $1", [session])
     for series, bbo_rows, trade_rows in cursor.fetchall():
         for table, rows in (("bbo", bbo_rows), ("trades", trade_rows)):
