@@ -23,6 +23,7 @@ from market_depth.store.levels import big_endian_levels, fill_levels, levels_of_
 from market_depth.store.rows import Rows, empty_snapshots, shown_levels
 from market_depth.store.schema import TABLES_IN_TIME, migrate
 from market_depth.store.sql import Bounds, Int64s, SqlStore
+from protocol.timestamp import NS_PER_S
 
 SCHEMA = "market_depth"
 
@@ -50,7 +51,12 @@ READING = {
 IDLE_CONNECTIONS = 4
 """Kept for the next reads."""
 
-LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # the database has moved to another server
+    psycopg.errors.UniqueViolation,  # a session was committed after all over the connection that broke
+)
 """After these the database is asked anew over another connection."""
 
 COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -58,7 +64,7 @@ COPY_END = b"\xff\xff"
 NULL = -1
 
 LEVEL_BYTES = 24
-CHUNK_INTERVAL_NS = 3_600_000_000_000
+CHUNK_INTERVAL_NS = 86_400 * NS_PER_S
 
 INDEXES = (
     # Not BRIN: rows of many books and of recordings of any day lie mixed, and a read wants the rows of one book in order.
@@ -96,6 +102,9 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 class PostgresStore(SqlStore):
     """Sessions in PostgreSQL."""
+
+    # When a connection breaks in the middle of a commit, the server may go on with it while we are back already.
+    locking = " FOR UPDATE"
 
     def __init__(self, url: str, owner: int) -> None:
         """Connect, and make the tables or bring them up to date.

@@ -45,6 +45,9 @@ SERIES_COLUMNS = "series, symbol, venue, instrument_id, tick_size, lot_size, pub
 class SqlStore(ABC):
     """A store in a database that speaks SQL."""
 
+    locking = ""
+    """What makes a SELECT wait for a transaction that may still be committing, and then see what it did."""
+
     def __init__(self, name: str, owner: int) -> None:
         """`owner` is the number that tells our sessions from those of other processes."""
         self.name = name
@@ -145,7 +148,8 @@ class SqlStore(ABC):
         if opening.id in self._known:
             return self._known[opening.id]
         cursor.execute(
-            "SELECT session, batches, bbo_written, trades_written, snapshots_written, depth FROM sessions WHERE id = $1",
+            "SELECT session, batches, bbo_written, trades_written, snapshots_written, depth FROM sessions WHERE id = $1"
+            + self.locking,
             [opening.id],
         )
         row = cursor.fetchone()
