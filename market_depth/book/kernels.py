@@ -1215,6 +1215,7 @@ def apply_timed(address: int, events: int, count: int, times_address: int) -> in
     words, times = int64s(events), int64s(times_address)
     end = count * EVENT_WORDS
     large = m.state[USED] >= PREFETCH_NODES
+    m.state[UNTOLD] = 1
     for at in range(0, end, EVENT_WORDS):
         if not has_room(m):
             return at // EVENT_WORDS

@@ -37,8 +37,8 @@ HEAD_STEP_BYTES = 32
 class SnapshotRecords:
     """Applies events to an engine and tells, as NDJSON, each change of the best `levels` levels of a side.
 
-    An engine has one of them at a time: it goes by what changed since it last looked. Books that were there before are
-    told whole, each after its next event.
+    An engine has one of them at a time. Books that were there before, or changed past it, are told whole, each after its
+    next event.
     """
 
     def __init__(

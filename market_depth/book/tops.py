@@ -26,7 +26,7 @@ LevelPairs = npt.NDArray[np.void]
 class TopOfBook:
     """Applies events to an engine and tells the best `depth` levels of each event's book after it.
 
-    An engine has one of them at a time, or a `SnapshotRecords`: both go by what changed since they last looked.
+    An engine has one of them at a time, or a `SnapshotRecords`. Events may also be applied to the engine past it.
     """
 
     def __init__(self, engine: BookEngine, depth: int) -> None:

@@ -209,3 +209,14 @@ def test_any_number_is_told() -> None:
 )
 def test_records_of_a_recorded_market_are_the_plain_ones(realdata: Path, file: str, count: int) -> None:
     assert_same_records(np.array_split(recorded(realdata / "dbn" / file)[:count], 7), 10)
+
+
+def test_events_that_went_past_the_records_are_told_with_the_next() -> None:
+    engine = BookEngine()
+    records = SnapshotRecords(engine, SYMBOLS, 2)
+    records.apply(written("A 1 B 9 5 L; A 2 B 8 5 L"))
+    engine.apply(written("C 1 B 9 5 L; A 3 B 7 4 L"))
+
+    (line,) = records.apply(written("A 4 A 11 1 L")).splitlines()
+
+    assert [level["price"] for level in json.loads(line)["levels"]["bids"]] == ["8", "7"]

@@ -112,3 +112,26 @@ def test_room_that_does_not_fit_is_refused(out: LevelPairs, text: str) -> None:
 def test_a_top_has_at_least_one_level() -> None:
     with pytest.raises(ValueError, match="at least one level, not 0"):
         TopOfBook(BookEngine(), 0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_tops_are_right_after_events_that_went_past_them(seed: int, depth: int) -> None:
+    rng = np.random.default_rng(seed)
+    engine, books = BookEngine(), PlainBooks()
+    top = TopOfBook(engine, depth)
+    for _ in range(20):
+        past, told = narrow_events(rng, 30), narrow_events(rng, 30)
+        engine.apply(past)
+        plain_tops(books, past, depth)
+
+        assert top.apply(told).tolist() == plain_tops(books, told, depth)
+
+
+def test_an_ask_of_the_greatest_key_replaces_a_whole_top() -> None:
+    price = -(2**63 - 1)
+    top = TopOfBook(BookEngine(), 2)
+
+    tops = top.apply(written(f"A 1 A {price} 5; A 2 A 7 3; A 3 A {price} 2 T"))
+
+    assert [pair[1::2] for pair in tops[-1].tolist()] == [(price, 2, 1), (UNDEF_PRICE, 0, 0)]
