@@ -77,7 +77,9 @@ async def test_a_full_socket_gets_the_answers_in_order_then_the_newest_frame(tls
 @pytest.mark.parametrize("seed", range(5))
 async def test_frames_are_whole_and_in_order_however_they_are_read(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
-    posted = [f"{number}:" + "·" * chance.choice((0, 10, 3_000, 40_000, 90_000)) for number in range(40)]
+    # Together less than may wait for a client.
+    posted = [f"{number}:" + "·" * chance.choice((0, 10, 3_000, 10_000)) for number in range(40)]
+    posted.insert(chance.randrange(10), "·" * 90_000)
     async with direct_pair(make_tls(tmp_path)) as pair:
 
         async def write() -> None:
