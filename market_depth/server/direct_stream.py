@@ -392,12 +392,18 @@ class DirectStream(trio.abc.HalfCloseableStream):
         await self.wait_drained()
 
     async def send_eof(self) -> None:
-        await self.wait_drained()
-        try:
-            self._transport.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            raise trio.BrokenResourceError from error
-        await trio.lowlevel.checkpoint()
+        while not self.is_broken:
+            await self.wait_drained()
+            try:
+                self._transport.shutdown(socket.SHUT_WR)
+            except BlockingIOError:
+                self._fill(memoryview(b""))
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+            else:
+                await trio.lowlevel.checkpoint()
+                return
+        raise trio.BrokenResourceError
 
     async def aclose(self) -> None:
         self._close_to_data()

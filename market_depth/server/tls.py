@@ -61,7 +61,7 @@ class TlsSocket:
     The end of the socket without TLS's own end is an error, since what came before it may have been cut short.
     """
 
-    __slots__ = ("_begun", "_incoming", "_outgoing", "_socket", "_tls", "_unsent")
+    __slots__ = ("_begun", "_has_ended", "_incoming", "_outgoing", "_socket", "_tls", "_unsent")
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
         self._socket = connection
@@ -70,6 +70,7 @@ class TlsSocket:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._unsent = b""
         self._begun = 0
+        self._has_ended = False
 
     def send(self, data: bytes | memoryview, /) -> int:
         """Encrypt and send. Returns: how many bytes of `data` are at the socket. If not all, the rest, unchanged, must come
@@ -120,8 +121,13 @@ class TlsSocket:
                 self._incoming.write_eof()
 
     def shutdown(self, how: int, /) -> None:
-        """Say that nothing more is written, in TLS and on the socket. Raises: OSError."""
+        """Say that nothing more is written, in TLS and on the socket.
+
+        Raises: BlockingIOError when the socket has no room for TLS's end yet, OSError when the connection has failed.
+        """
         self._end()
+        if self._unsent:
+            raise BlockingIOError
         self._socket.shutdown(how)
 
     def close(self) -> None:
@@ -145,8 +151,9 @@ class TlsSocket:
 
     def _end(self) -> None:
         # After half a frame there is no good end.
-        if self._unsent:
+        if self._unsent or self._has_ended:
             return
+        self._has_ended = True
         # Without a handshake, after an error, or without waiting for the client's part of it: all the same to us.
         with contextlib.suppress(OSError):
             try:
