@@ -1,7 +1,6 @@
 """What the server has counted since it started: plain numbers, as cheap to raise as any attribute.
 
-Names are those of the metrics at `/metrics`, without `market_depth_` and `_total`; but for `connections`, which is
-`connections_opened` there, because `connections` are those that are open.
+Names are those of the metrics at `/metrics`, without `market_depth_` and `_total`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Cut(StrEnum):
 class ServerCounts:
     """What happened on the server's port."""
 
-    connections: int = 0
+    connections_opened: int = 0
     """WebSocket clients that completed the handshake."""
     http_requests: Counter[int] = field(default_factory=Counter)
     """Answers to plain HTTP requests by status."""

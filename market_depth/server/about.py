@@ -153,7 +153,9 @@ class About:
                 frames=counts.frames_sent, bytes=counts.bytes_sent, skipped_frames=counts.frames_skipped
             ),
             connections=Connections(
-                opened=counts.connections, refused=counts.connections_refused, cut=counts.connections_cut
+                opened=counts.connections_opened,
+                refused=counts.connections_refused,
+                cut=counts.connections_cut,
             ),
             errors=counts.errors,
             http_requests=counts.http_requests,

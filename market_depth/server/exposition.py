@@ -74,7 +74,7 @@ class _ServerCollector(Collector):
             measured.loop_lag.worst_s,
         )
         opened = "WebSocket clients that completed the handshake."
-        yield _one(CounterMetricFamily, "connections_opened", opened, counts.connections)
+        yield _one(CounterMetricFamily, "connections_opened", opened, counts.connections_opened)
         refused = dict.fromkeys(Refusal, 0) | counts.connections_refused
         yield _of(CounterMetricFamily, "connections_refused", "Not let in.", "reason", refused)
         cut = dict.fromkeys(Cut, 0) | counts.connections_cut

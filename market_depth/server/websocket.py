@@ -146,7 +146,7 @@ class WebSocketServer:
 
     def _enter(self, connection: WebSocketConnection, client: _Client) -> None:
         self._connections[connection] = client
-        self._counts.connections += 1
+        self._counts.connections_opened += 1
         self._broadcaster.join(client.stream)
         self._heartbeats.join(client.stream)
         logger.info("client connected peer=%s clients=%d", client.stream.peer, self.client_count)
