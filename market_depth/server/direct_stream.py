@@ -28,7 +28,6 @@ import trio
 from market_depth.metrics import Cut
 from market_depth.server.frames import close_code_of
 from market_depth.server.tls import TlsSocket
-from protocol.errors import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +77,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
         "_nursery",
         "_outbox",
         "_socket",
-        "_too_big",
         "_transport",
         "_turnstile",
         "_unread",
@@ -98,12 +96,11 @@ class DirectStream(trio.abc.HalfCloseableStream):
         self,
         connection: socket.socket,
         nursery: trio.Nursery,
-        too_big: bytes,
         counts: ServerCounts,
         turnstile: Turnstile,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Takes over `connection`, which must not block. `too_big` is the frame that goes before a close 1009.
+        """Takes over `connection`, which must not block.
 
         `nursery` holds the drain task while there is one; nothing that happens in it reaches other tasks. All streams of
         a server pass the same turnstile before they receive.
@@ -113,7 +110,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
         self._nursery = nursery
         self._counts = counts
         self._turnstile = turnstile
-        self._too_big = too_big
         self._unread = b""
         self._outbox: _Outbox | None = None
         # Fails cleanly after close; a bare descriptor may be somebody else's by then.
@@ -365,9 +361,6 @@ class DirectStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
         close_code = close_code_of(data) if self.is_framed else None
-        if close_code == CloseCode.MESSAGE_TOO_BIG:
-            # trio-websocket closes by itself when a message is too big; the client is told why first.
-            data = self._too_big + data
         if close_code is not None:
             self.close_code = close_code
             self._close_to_data()

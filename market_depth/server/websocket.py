@@ -47,6 +47,9 @@ During the handshake also UnicodeError: bytes that are not ASCII in a header.
 BROKEN_RULES = (CloseReason.PROTOCOL_ERROR, CloseReason.INVALID_FRAME_PAYLOAD_DATA)
 """Codes of what trio-websocket finds wrong and says nothing about."""
 
+TOO_BIG_REASON = "Exceeded maximum message size: {} bytes"
+"""What trio-websocket says when it closes because of that. By it we tell such a close from the answer to a client's own."""
+
 MAX_REASON = 123
 """Letters of a reason in a close frame; those of wsproto are ASCII."""
 
@@ -81,8 +84,10 @@ class WebSocketServer:
         self._handshake_timeout_s = handshake_timeout_s
         self._echoes = echoes
         self._connections: dict[WebSocketConnection, _Client] = {}
-        self.too_big = text_frame(encode(error_frame(MessageTooBig(limits.max_message_bytes))))
-        """The frame that goes before a close 1009."""
+        self._too_big = error_frame(MessageTooBig(limits.max_message_bytes))
+        self._too_big_close = close_frame(
+            CloseCode.MESSAGE_TOO_BIG, TOO_BIG_REASON.format(limits.max_message_bytes)
+        )
 
     @property
     def client_count(self) -> int:
@@ -92,7 +97,7 @@ class WebSocketServer:
     async def serve(self, stream: DirectStream, welcome: Welcome) -> None:
         """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew."""
         connection: WebSocketConnection | None = None
-        lent = _LentStream(stream)
+        lent = _LentStream(stream, self._before_sending)
         try:
             async with trio.open_nursery() as reader:
                 connection = await self._shake_hands(lent, reader, welcome.subprotocol)
@@ -130,12 +135,11 @@ class WebSocketServer:
             while True:
                 await self._answer_next(connection, client)
         except ConnectionClosed:  # the way every conversation ends
-            await _say_why(stream, connection)
+            await self._say_why(stream, connection)
         finally:
             del self._connections[connection]
             self._heartbeats.leave(stream)
             self._broadcaster.leave(stream)
-            self._count_end(stream)
             logger.info(
                 "client disconnected peer=%s code=%s skipped_frames=%d clients=%d",
                 stream.peer,
@@ -155,7 +159,7 @@ class WebSocketServer:
         try:
             await echo(stream, connection)
         except ConnectionClosed:
-            await _say_why(stream, connection)
+            await self._say_why(stream, connection)
 
     async def shut_down(self) -> None:
         """Tell every client that the server is going away, and close."""
@@ -189,7 +193,7 @@ class WebSocketServer:
                 await self._answer_next(connection, client)
         if not client.session.is_authorised:
             self._reply(client.stream, error_frame(TokenRequired()))
-            await _close(connection, CloseCode.NOT_AUTHORISED)
+            await self._dismiss(connection, CloseCode.NOT_AUTHORISED)
 
     async def _answer_next(self, connection: WebSocketConnection, client: _Client) -> None:
         stream, session = client.stream, client.session
@@ -207,7 +211,7 @@ class WebSocketServer:
             answer = Answer(error_frame(InternalError(stream_id)))
             self._reply(stream, answer.message)
         if answer.close_code is not None:
-            await _close(connection, answer.close_code)
+            await self._dismiss(connection, answer.close_code)
         if stream.is_backed_up:
             await stream.wait_posted()
 
@@ -216,8 +220,7 @@ class WebSocketServer:
         if answer.stopped is not None:
             self._broadcaster.stop(stream, answer.stopped.stream_id)
             logger.info("unsubscribed peer=%s %s", stream.peer, _described(answer.stopped))
-        if answer.close_code is not CloseCode.MESSAGE_TOO_BIG:  # which the stream tells by itself
-            self._reply(stream, answer.message)
+        self._reply(stream, answer.message)
         if answer.hello is not None:
             logger.info("hello peer=%s client=%r", stream.peer, answer.hello.client)
             if answer.hello.heartbeat_interval_s is not None:
@@ -235,18 +238,33 @@ class WebSocketServer:
             self._counts.errors[message.code] += 1
         stream.post(text_frame(encode(message)))
 
-    def _count_end(self, stream: DirectStream) -> None:
-        """Count why we closed. A client that closes with such a code itself counts as if we had."""
-        match stream.close_code:
-            case CloseCode.NOT_AUTHORISED:
-                self._counts.connections_refused[Refusal.UNAUTHORISED] += 1
-            case CloseCode.MESSAGE_TOO_BIG:
-                self._counts.connections_cut[Cut.MESSAGE_TOO_BIG] += 1
-                self._counts.errors[MessageTooBig.code] += 1
-            case CloseCode.POLICY_VIOLATION:
-                self._counts.connections_cut[Cut.FLOOD] += 1
-            case CloseReason.PROTOCOL_ERROR | CloseReason.INVALID_FRAME_PAYLOAD_DATA:
-                self._counts.connections_cut[Cut.PROTOCOL] += 1
+    async def _dismiss(self, connection: WebSocketConnection, code: CloseCode) -> None:
+        """Close because of what the client did, and count that, unless the client has closed before."""
+        if connection.closed is None:
+            match code:
+                case CloseCode.NOT_AUTHORISED:
+                    self._counts.connections_refused[Refusal.UNAUTHORISED] += 1
+                case CloseCode.MESSAGE_TOO_BIG:
+                    self._counts.connections_cut[Cut.MESSAGE_TOO_BIG] += 1
+                case CloseCode.POLICY_VIOLATION:
+                    self._counts.connections_cut[Cut.FLOOD] += 1
+        await _close(connection, code)
+
+    def _before_sending(self, stream: DirectStream, data: bytes) -> None:
+        """Tell the client why, before trio-websocket closes because a message is too big."""
+        if data == self._too_big_close:
+            self._counts.connections_cut[Cut.MESSAGE_TOO_BIG] += 1
+            self._reply(stream, self._too_big)
+
+    async def _say_why(self, stream: DirectStream, connection: WebSocketConnection) -> None:
+        """Tell a client that has broken the rules which, in a close frame. Source: RFC 6455, section 7.1.7."""
+        end = connection.closed
+        # Had the client closed with such a code itself, our answer to that would be on its way.
+        if end is None or end.code not in BROKEN_RULES or stream.close_code is not None or stream.is_broken:
+            return
+        self._counts.connections_cut[Cut.PROTOCOL] += 1
+        with trio.move_on_after(CLOSE_TIMEOUT_S), contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(close_frame(end.code, (end.reason or "")[:MAX_REASON]))
 
 
 class _LentStream(trio.abc.Stream):
@@ -255,10 +273,11 @@ class _LentStream(trio.abc.Stream):
     trio-websocket closes without a word when wsproto finds that a client breaks the rules.
     """
 
-    __slots__ = ("_stream", "is_closed", "on_close")
+    __slots__ = ("_before_sending", "_stream", "is_closed", "on_close")
 
-    def __init__(self, stream: DirectStream) -> None:
+    def __init__(self, stream: DirectStream, before_sending: Callable[[DirectStream, bytes], None]) -> None:
         self._stream = stream
+        self._before_sending = before_sending
         self.is_closed = False
         self.on_close: Callable[[], None] | None = None
 
@@ -270,6 +289,8 @@ class _LentStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.is_closed:
             raise trio.ClosedResourceError
+        data = bytes(data)
+        self._before_sending(self._stream, data)
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -291,15 +312,6 @@ async def _close(connection: WebSocketConnection, code: CloseCode) -> None:
     """Close, waiting only so long for the client's part of it."""
     with trio.move_on_after(CLOSE_TIMEOUT_S):
         await connection.aclose(code, code.reason)
-
-
-async def _say_why(stream: DirectStream, connection: WebSocketConnection) -> None:
-    """Tell a client that has broken the rules which, in a close frame. Source: RFC 6455, section 7.1.7."""
-    end = connection.closed
-    if end is None or end.code not in BROKEN_RULES or stream.close_code is not None or stream.is_broken:
-        return
-    with trio.move_on_after(CLOSE_TIMEOUT_S), contextlib.suppress(trio.BrokenResourceError):
-        await stream.send_all(close_frame(end.code, (end.reason or "")[:MAX_REASON]))
 
 
 def _close_code(stream: DirectStream, connection: WebSocketConnection) -> int:

@@ -103,9 +103,7 @@ class LocalServer:
             echoes=echoes,
         )
         self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
-        make_stream = partial(
-            DirectStream, too_big=self.websocket.too_big, counts=self.counts, turnstile=Turnstile(), tls=tls
-        )
+        make_stream = partial(DirectStream, counts=self.counts, turnstile=Turnstile(), tls=tls)
         scheme: Literal["http", "https"] = "http" if tls is None else "https"
         self.listener = Listener(make_stream, self.websocket, self.http, gate, self.counts, scheme)
         self.port = 0

@@ -12,14 +12,12 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from market_depth.metrics import ServerCounts
 from market_depth.server.direct_stream import DirectStream
-from market_depth.server.frames import text_frame
 from market_depth.server.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from tests.market_depth.server.certificates import Tls
 
 BUFFER_BYTES = 8 * 1024
-TOO_BIG = text_frame(b"too big")
 
 
 class Pair(NamedTuple):
@@ -48,7 +46,7 @@ async def direct_pair(tls: Tls | None = None) -> AsyncIterator[Pair]:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     async with trio.open_nursery() as nursery:
         counts = ServerCounts()
-        stream = DirectStream(ours, nursery, TOO_BIG, counts, Turnstile(), tls and tls.server)
+        stream = DirectStream(ours, nursery, counts, Turnstile(), tls and tls.server)
         plain = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         client: trio.abc.Stream = plain
         if tls is not None:

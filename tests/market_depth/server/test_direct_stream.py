@@ -96,12 +96,6 @@ async def test_no_data_follows_a_close_frame_but_answers_before_it_arrive() -> N
         assert frame_texts(received)[1:] == ["answer", "1001"]
 
 
-async def test_the_client_is_told_why_before_a_close_for_a_message_too_big() -> None:
-    async with direct_pair() as pair:
-        await pair.stream.send_all(close_frame(1009))
-        assert frame_texts(await pair.client.receive_some()) == ["too big", "1009"]
-
-
 async def test_a_client_that_is_gone_breaks_the_stream_and_wakes_its_reader() -> None:
     async with direct_pair() as pair, trio.open_nursery() as nursery:
         nursery.start_soon(pair.stream.receive_some)
@@ -259,7 +253,7 @@ async def test_the_peer_is_named_as_it_is_reached(host: str | None, expected: st
             accepted, _ = listener.accept()
             accepted.setblocking(False)
             async with trio.open_nursery() as nursery:
-                stream = DirectStream(accepted, nursery, b"", ServerCounts(), Turnstile())
+                stream = DirectStream(accepted, nursery, ServerCounts(), Turnstile())
                 assert stream.peer == expected.format(client.getsockname()[1])
                 await stream.aclose()
 

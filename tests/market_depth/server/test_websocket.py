@@ -360,6 +360,16 @@ async def test_the_log_says_how_a_client_left(
     assert f" code={logged} " in caplog.records[-1].getMessage()
 
 
+@pytest.mark.parametrize("code", [1002, 1007, 1008, 1009, 4503])
+async def test_a_client_that_closes_with_one_of_our_codes_is_not_counted_as_cut(code: int) -> None:
+    async with local_server() as server, await shake_hands(server) as stream:
+        await stream.send_all(bytes(FrameProtocol(client=True, extensions=[]).close(code, "it was me")))
+        assert await read_to_the_end(stream) == [str(code)]
+        await server.wait_for_clients(0)
+        counts = server.counts
+    assert (counts.connections_cut, counts.connections_refused, counts.errors) == ({}, {}, {})
+
+
 async def test_the_log_tells_a_clients_life_in_a_line_for_each_event(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
