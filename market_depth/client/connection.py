@@ -5,30 +5,31 @@ States, and what moves between them:
     connecting → live         the server answered; every stream is asked for again
     connecting → waiting      no answer within CONNECT_TIMEOUT_S, or a refusal
     live       → waiting      closed, silent for SILENCE_LIMIT_S, not speaking the protocol, or asking us to come later
-    either     → denied       the server requires a token that we do not have; the end
+    either     → denied       the server requires a token that we do not have, or is not to be trusted; the end
     waiting    → connecting   the pause is over
 
 `follow` reports each state when it is entered, and in between every message as it came.
 """
 
+import math
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from socket import gaierror
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import trio
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
-    ConnectionTimeout,
-    DisconnectionTimeout,
     HandshakeError,
-    open_websocket_url,
+    WebSocketConnection,
+    wrap_client_stream,
 )
 
 from protocol.codecs import decode_answer
@@ -36,7 +37,8 @@ from protocol.errors import TokenRequired
 from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribed, Unsubscribed
 
 CONNECT_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 1.0
+SILENCE_TEXT = "the server does not answer"
+
 LEAVE_TIMEOUT_S = 0.1
 
 SILENCE_LIMIT_S = 45.0
@@ -56,11 +58,29 @@ class ConnectionLost(Exception):  # noqa: N818 - named as the state it leads to
     """The connection cannot be opened or used. The text says why, in words for the person at the screen."""
 
 
-class TokenMissing(ConnectionLost):
-    """The server asks for another token than ours: trying again is of no use."""
+class NeverServed(ConnectionLost):
+    """Trying again is of no use, unless the user does something first: `remedy` says what."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
+class TokenMissing(NeverServed):
+    """The server asks for another token than ours."""
 
     def __init__(self) -> None:
-        super().__init__("the server requires a valid token")
+        super().__init__("the server requires a valid token", "give it with --token or as MARKET_DEPTH_TOKEN")
+
+
+class CertificateNotTrusted(NeverServed):
+    """In TLS the server cannot show who it is."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"the server's certificate is not trusted: {problem}",
+            "name a file with its issuer's certificate in SSL_CERT_FILE",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,7 @@ class Denied:
     """The server will not serve us, whenever we come."""
 
     message: str
+    remedy: str
 
 
 Update = Connecting | Live | Waiting | Denied | HeartBeat | Subscribed | Unsubscribed | MarketData | Error
@@ -100,6 +121,8 @@ class Socket(Protocol):
 
 
 Connect = Callable[[str], AbstractAsyncContextManager[Socket]]
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 def websocket_url(addr: str) -> str:
@@ -126,25 +149,74 @@ async def open_socket(url: str, token: str | None = None) -> AsyncIterator[Socke
     Raises: ConnectionLost when it cannot be opened, and out of the block when it closes.
     """
     try:
-        async with open_websocket_url(
-            url,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            disconnect_timeout=CLOSE_TIMEOUT_S,
-            max_message_size=MAX_MESSAGE_BYTES,
-            receive_buffer_size=64 * 1024,
-            extra_headers=[] if token is None else [(b"Authorization", f"Bearer {token}".encode())],
-        ) as websocket:
-            try:
-                yield websocket
-            finally:
-                # A caller who just leaves cancels this too, and the server should still hear of it. Its answer is not
-                # waited for: trio-websocket's reader, which would receive it, is cancelled already.
-                with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
-                    await websocket.aclose()
+        # trio-websocket's own way to open an address waits on when TLS has failed, and does not say so.
+        with _one_error(), trio.fail_after(CONNECT_TIMEOUT_S) as limit:
+            async with await open_stream(urlsplit(url)) as stream, trio.open_nursery() as reader:
+                websocket = await _shake_hands(reader, stream, urlsplit(url), token)
+                limit.deadline = math.inf
+                try:
+                    yield websocket
+                finally:
+                    # A caller who just leaves cancels this too, and the server should still hear of it. Its answer is not
+                    # waited for: trio-websocket's reader, which would receive it, is cancelled already.
+                    with trio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
+                        await websocket.aclose()
+                    reader.cancel_scope.cancel()
+    except trio.TooSlowError:
+        raise ConnectionLost(SILENCE_TEXT) from None
     except (HandshakeError, ConnectionClosed) as error:
         if isinstance(error, ConnectionRejected) and error.status_code == HTTPStatus.UNAUTHORIZED:
             raise TokenMissing from error
-        raise ConnectionLost(_reason(error, url)) from error
+        raise ConnectionLost(_reason(error)) from error
+
+
+async def open_stream(url: SplitResult) -> Stream:
+    """A connection to a server's port, in TLS for `wss`.
+
+    Raises: ConnectionLost when it cannot be opened.
+    """
+    is_encrypted = url.scheme == "wss"
+    host = url.hostname or ""
+    try:
+        tcp = await trio.open_tcp_stream(host, url.port or (443 if is_encrypted else 80))
+    except OSError as error:
+        raise ConnectionLost(_socket_error_text(error)) from error
+    if not is_encrypted:
+        return tcp
+    tls = trio.SSLStream(tcp, ssl.create_default_context(), server_hostname=host, https_compatible=True)
+    try:
+        await tls.do_handshake()
+    except BaseException as error:
+        await trio.aclose_forcefully(tls)
+        if isinstance(error, trio.BrokenResourceError):
+            raise _tls_failure(error.__cause__) from error
+        raise
+    return tls
+
+
+async def _shake_hands(
+    nursery: trio.Nursery, stream: Stream, url: SplitResult, token: str | None
+) -> WebSocketConnection:
+    return await wrap_client_stream(
+        nursery,
+        stream,
+        url.netloc.rpartition("@")[2],
+        (url.path or "/") + (f"?{url.query}" if url.query else ""),
+        max_message_size=MAX_MESSAGE_BYTES,
+        receive_buffer_size=64 * 1024,
+        extra_headers=[] if token is None else [(b"Authorization", f"Bearer {token}".encode())],
+    )
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Let an error out of a nursery as itself, when nothing else went wrong beside it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
 @trio.as_safe_channel
@@ -183,8 +255,8 @@ async def follow(
                     yield message
                     if isinstance(message, Error) and message.code in COME_LATER:
                         raise ConnectionLost(message.message)
-        except TokenMissing as error:
-            denied = Denied(str(error))
+        except NeverServed as error:
+            denied = Denied(str(error), error.remedy)
             break
         except ConnectionLost as error:
             failures += 1
@@ -214,30 +286,28 @@ async def _receive(socket: Socket) -> HeartBeat | Subscribed | Unsubscribed | Ma
         raise ConnectionLost("the server does not speak this protocol") from error
 
 
-def _reason(error: HandshakeError | ConnectionClosed, url: str) -> str:
+def _reason(error: HandshakeError | ConnectionClosed) -> str:
     match error:
-        case ConnectionTimeout() | DisconnectionTimeout():
-            return silence_text(url)
         case ConnectionRejected():
             return f"the server refused the WebSocket (HTTP status {error.status_code})"
         case ConnectionClosed(reason=close) if close is not None and close.code != 1006:
             words = close.reason or close.name.lower().replace("_", " ")
             return f"the server closed the connection ({close.code}: {words})"
-        case ConnectionClosed():
-            return "the connection broke"
         case _:
-            return socket_error_text(error.__cause__)
+            return "the connection broke"
 
 
-def silence_text(url: str) -> str:
-    """What an opening that comes to no end may mean."""
-    # trio-websocket waits on when TLS has failed, and does not say so.
-    return "the server does not answer" + (
-        ", or its certificate is not trusted" if url.startswith("wss:") else ""
-    )
+def _tls_failure(error: BaseException | None) -> ConnectionLost:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return CertificateNotTrusted(error.verify_message)
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return ConnectionLost("the server speaks no TLS: ws:// may be meant")
+        case _:
+            return ConnectionLost("the connection broke before TLS was agreed on")
 
 
-def socket_error_text(error: BaseException | None) -> str:
+def _socket_error_text(error: BaseException | None) -> str:
     """Why a connection could not be opened, in the system's own words."""
     # trio tries every address of a name and puts the failures in a group behind one OSError without a number.
     while error is not None and not (isinstance(error, OSError) and error.errno):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import urlencode, urlsplit
@@ -12,7 +11,7 @@ import h11
 import trio
 from pydantic import BaseModel, ValidationError
 
-from market_depth.client.connection import socket_error_text
+from market_depth.client.connection import ConnectionLost, open_stream
 
 PATH = "/api/control/replay/"
 
@@ -68,8 +67,8 @@ class ReplayRemote:
                 return await self._exchange(method, name, body)
         except trio.TooSlowError:
             raise RemoteError("the server does not answer") from None
-        except OSError as error:
-            raise RemoteError(socket_error_text(error)) from error
+        except ConnectionLost as error:
+            raise RemoteError(str(error)) from error
         except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
             raise RemoteError("the server's answer broke off") from error
 
@@ -83,7 +82,7 @@ class ReplayRemote:
         )
         request = [parser.send(event) or b"" for event in (head, h11.Data(data=body), h11.EndOfMessage())]
         status, answer = 0, b""
-        async with await self._connect() as stream:
+        async with await open_stream(self._url) as stream:
             await stream.send_all(b"".join(request))
             while not isinstance(event := parser.next_event(), h11.EndOfMessage):
                 match event:
@@ -98,15 +97,6 @@ class ReplayRemote:
                     case h11.ConnectionClosed():
                         raise RemoteError("the server's answer broke off")
         return status, answer
-
-    async def _connect(self) -> trio.abc.Stream:
-        host = self._url.hostname or ""
-        if self._url.scheme == "wss":
-            context = ssl.create_default_context()
-            return await trio.open_ssl_over_tcp_stream(
-                host, self._url.port or 443, ssl_context=context, https_compatible=True
-            )
-        return await trio.open_tcp_stream(host, self._url.port or 80)
 
 
 def _status_in(status: int, answer: bytes) -> ReplayStatus:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live as LiveScreen
 
 from market_depth.client.connection import (
+    SILENCE_TEXT,
     Connect,
     ConnectionLost,
     Denied,
@@ -21,7 +22,6 @@ from market_depth.client.connection import (
     Waiting,
     follow,
     open_socket,
-    silence_text,
     websocket_url,
 )
 from market_depth.client.keyboard import pressed_keys
@@ -106,8 +106,8 @@ def run_watch(
     match view.refusal:
         case None:
             return 0
-        case Denied(message=message):
-            return _fail(f"{message}: give it with --token or as MARKET_DEPTH_TOKEN", 1)
+        case Denied(message=message, remedy=remedy):
+            return _fail(f"{message}: {remedy}", 1)
         case Error(message=message):
             return _fail(message, 1)
 
@@ -157,7 +157,7 @@ async def watch_once(
 
     Raises: ConnectionLost when no connection, or no frame after it, comes in time.
     """
-    reason = silence_text(url)
+    reason = SILENCE_TEXT
     with trio.move_on_after(CONNECT_LIMIT_S) as limit:
         async with follow(url, [view.subscription], connect=connect) as updates:
             async for update in updates:

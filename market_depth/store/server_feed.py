@@ -203,7 +203,7 @@ class ServerFeed:
 
     def _check(self, refusal: Error | Denied) -> None:
         if isinstance(refusal, Denied):
-            raise self._error(refusal.message, "give it with --token or as MARKET_DEPTH_TOKEN")
+            raise self._error(refusal.message, refusal.remedy)
         if refusal.code not in COME_LATER:  # else the connection is lost next
             is_unknown = refusal.code == UnknownSymbol.code
             remedy = "choose others with --symbols" if is_unknown else "ask for something else"

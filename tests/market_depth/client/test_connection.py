@@ -1,8 +1,9 @@
-import gc
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -26,9 +27,13 @@ from protocol.codecs import encode
 from protocol.messages import Error, HeartBeat, MarketData, Subscribe, Subscribed
 from protocol.session import Subscription
 from tests.market_depth.client.fake_server import fake_depth_server, frame
+from tests.market_depth.server.certificates import make_tls
+from tests.market_depth.server.local_server import local_server
 
 STREAM = Subscribe(stream_id="a", symbol="BTCUSD", data_type="MBP", max_levels=2)
 FRAME = frame(Subscription("a", "BTCUSD", "MBP", 2), 0)
+
+NO_TOKEN = Denied("the server requires a valid token", "give it with --token or as MARKET_DEPTH_TOKEN")
 
 
 class FakeSocket:
@@ -220,19 +225,15 @@ async def refusing_server(status_line: bytes, heard: list[bytes]) -> AsyncIterat
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, refuse, 0)
         yield f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        # trio-websocket leaves a refused socket to the garbage collector, which warns of it: here, not in another test.
-        gc.collect()
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_server_that_refuses_websockets() -> None:
     async with refusing_server(b"403 Forbidden", []) as addr:
         reason = await reason_of_first_failure(websocket_url(addr))
     assert reason == "the server refused the WebSocket (HTTP status 403)"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_token_goes_into_the_handshake_and_a_wrong_one_is_the_end() -> None:
     heard: list[bytes] = []
     async with (
@@ -240,14 +241,55 @@ async def test_a_token_goes_into_the_handshake_and_a_wrong_one_is_the_end() -> N
         follow(websocket_url(addr), [STREAM], connect=partial(open_socket, token="guess")) as updates,
     ):
         seen = [update async for update in updates]
-    assert seen == [Connecting(), Denied("the server requires a valid token")]
+    assert seen == [Connecting(), NO_TOKEN]
     assert b"\r\nAuthorization: Bearer guess\r\n" in heard[0]
 
 
 async def test_a_server_that_asks_for_a_token_is_the_end_too(autojump_clock: MockClock) -> None:
     socket = FakeSocket([encode(Error(code=401, message="a token is required", stream_id="a")).decode()])
     seen = await updates_until(connect_to(socket), lambda _: False)
-    assert seen == [Connecting(), Live(), Denied("the server requires a valid token")]
+    assert seen == [Connecting(), Live(), NO_TOKEN]
+
+
+async def test_a_certificate_that_is_not_trusted_is_the_end_too(tmp_path: Path) -> None:
+    tls = make_tls(tmp_path)
+    async with (
+        local_server(tls=tls.server) as server,
+        follow(f"wss://{tls.host}:{server.port}/", [STREAM]) as updates,
+    ):
+        connecting, denied = [update async for update in updates]
+    assert connecting == Connecting()
+    assert isinstance(denied, Denied)
+    assert denied.message.startswith("the server's certificate is not trusted: ")
+    assert "SSL_CERT_FILE" in denied.remedy
+
+
+async def test_a_server_without_tls_is_told_at_once() -> None:
+    async with local_server() as server:
+        reason = await reason_of_first_failure(f"wss://127.0.0.1:{server.port}/")
+    assert reason == "the server speaks no TLS: ws:// may be meant"
+
+
+async def test_a_trusted_server_is_spoken_to_in_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = make_tls(tmp_path)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: tls.client)
+    async with local_server(tls=tls.server) as server:
+        url = f"wss://{tls.host}:{server.port}/"
+        async with follow(url, [STREAM]) as updates:
+            seen = [type(await anext(updates)) for _ in range(5)]
+    assert seen == [Connecting, Live, HeartBeat, Subscribed, MarketData]
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for_long(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> trio.SocketStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(trio, "open_tcp_stream", hang)
+    assert await reason_of_first_failure("ws://nowhere:1/") == "the server does not answer"
+    assert trio.current_time() == 5
 
 
 async def test_a_port_where_nobody_listens(unused_port: int) -> None:

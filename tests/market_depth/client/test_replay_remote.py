@@ -111,14 +111,15 @@ async def test_an_answer_that_breaks_off_is_told_in_words(said: bytes) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def hang(*_: object) -> trio.SocketStream:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 async def test_a_server_that_says_nothing_is_not_waited_for_long(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hang(_: ReplayRemote) -> trio.abc.Stream:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    monkeypatch.setattr(ReplayRemote, "_connect", hang)
+    monkeypatch.setattr(trio, "open_tcp_stream", hang)
     start = trio.current_time()
     with pytest.raises(RemoteError, match="the server does not answer"):
         await ReplayRemote("ws://nowhere:1/", "ACME").status()

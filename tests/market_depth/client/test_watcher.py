@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from io import StringIO
 from itertools import pairwise
 
@@ -17,7 +16,7 @@ import trio
 from rich.console import Console
 from trio.testing import MockClock
 
-from market_depth.client.connection import ConnectionLost, Live, Socket, websocket_url
+from market_depth.client.connection import ConnectionLost, Live, websocket_url
 from market_depth.client.replay_remote import RemoteError, ReplayStatus
 from market_depth.client.view import MarketView
 from market_depth.client.watcher import Keys, run_watch, watch, watch_once
@@ -88,16 +87,6 @@ async def test_once_gives_up_in_time(
     with pytest.raises(ConnectionLost, match=reason):
         await watch_once("ws://fake/", new_view(), Console(file=StringIO()), connect=connect_to(*attempts))
     assert trio.current_time() - start == seconds
-
-
-async def test_once_says_that_a_certificate_may_not_be_trusted(autojump_clock: MockClock) -> None:
-    @asynccontextmanager
-    async def connect(_: str) -> AsyncIterator[Socket]:
-        await trio.sleep(60)
-        yield FakeSocket([])
-
-    with pytest.raises(ConnectionLost, match="does not answer, or its certificate is not trusted"):
-        await watch_once("wss://fake/", new_view(), Console(file=StringIO()), connect=connect)
 
 
 async def test_a_lost_server_is_counted_down_to_and_found_again(autojump_clock: MockClock) -> None:
