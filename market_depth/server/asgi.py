@@ -91,7 +91,7 @@ class AsgiServer:
             while (request := await self._next_request(connection)) is not None:
                 headers = connection.headers
                 is_websocket = _asks_for_websocket(headers)
-                self._admit(headers, is_websocket=is_websocket, is_preflight=request.method == b"OPTIONS")
+                self._admit(request, headers, is_websocket=is_websocket)
                 if is_websocket:
                     return WebSocketRequest(connection.heard, headers)
                 if not await self._answer(connection, request, nursery, ends):
@@ -129,9 +129,12 @@ class AsgiServer:
                 self._waiting.remove(scope)
         return None
 
-    def _admit(self, headers: list[tuple[bytes, bytes]], *, is_websocket: bool, is_preflight: bool) -> None:
+    def _admit(self, request: h11.Request, headers: list[tuple[bytes, bytes]], *, is_websocket: bool) -> None:
         """Raises: RequestError when the gate denies the request."""
-        denied = self._gate.check(headers, is_websocket=is_websocket, is_preflight=is_preflight)
+        is_preflight = request.method == b"OPTIONS"
+        denied = self._gate.check(
+            headers, is_websocket=is_websocket, is_preflight=is_preflight, target=request.target
+        )
         if denied is not None:
             self._counts.connections_refused[denied.reason] += 1
             raise RequestError(denied.status, denied.detail, denied.headers)

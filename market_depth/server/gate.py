@@ -73,17 +73,20 @@ class Gate:
         *,
         token: str | None = None,
         allowed_origins: Collection[str] = (),
+        public_paths: Collection[str] = (),
         max_connections: int = MAX_CONNECTIONS,
         max_connections_per_host: int | None = None,
     ) -> None:
         """`token` is of visible ASCII characters; with None nobody is asked for one.
 
-        `allowed_origins` are spelt as browsers do; `*` among them allows all. Without `max_connections_per_host` there may be
+        `allowed_origins` are spelt as browsers do; `*` among them allows all. `public_paths` need no token: a browser must
+        have a page before anybody can type one into it. Without `max_connections_per_host` there may be
         MAX_CONNECTIONS_PER_HOST, and any number from this machine, where a proxy or a load test stands for many clients.
         """
         self._token = None if token is None else token.encode("ascii")
         self._token_subprotocol = TOKEN_SUBPROTOCOL + urlsafe_b64encode(self._token or b"").rstrip(b"=")
         self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
+        self._public_paths = frozenset(path.encode() for path in public_paths)
         self._max_connections = max_connections
         self._max_connections_per_host = max_connections_per_host
         self._connections: Counter[str] = Counter()
@@ -117,8 +120,10 @@ class Gate:
 
     # Requests
 
-    def check(self, headers: Headers, *, is_websocket: bool, is_preflight: bool = False) -> Denied | None:
-        """Why this request is denied, or None if it may go on.
+    def check(
+        self, headers: Headers, *, is_websocket: bool, is_preflight: bool = False, target: bytes = b""
+    ) -> Denied | None:
+        """Why this request is denied, or None if it may go on. `target` is as the request line has it.
 
         In a preflight a browser asks whether a page may send what it wants to: it shows no token yet.
         """
@@ -126,6 +131,8 @@ class Gate:
         if not all(self._is_welcome(origin, request.host, is_websocket) for origin in request.origins):
             return FOREIGN_PAGE
         if self._token is None or self._has_token(request) or (is_preflight and request.origins):
+            return None
+        if not is_websocket and target.partition(b"?")[0] in self._public_paths:
             return None
         is_stranger = is_websocket and not request.bearer_tokens and not request.token_subprotocols
         return None if is_stranger else UNAUTHORISED

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market_depth.metrics import Refusal
-from market_depth.server.gate import MAX_CONNECTIONS_PER_HOST, Denied, Gate, Welcome, no_room
+from market_depth.server.gate import (
+    FOREIGN_PAGE,
+    MAX_CONNECTIONS_PER_HOST,
+    Denied,
+    Gate,
+    Welcome,
+    no_room,
+)
 
 TOKEN = 'a/b+c=="{}"'  # with characters that a subprotocol may not have
 TOKEN_NAME = "bearer." + urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
@@ -279,3 +286,32 @@ def test_any_host_is_counted(host: str) -> None:
     assert enter(gate, host, 2) == [None, Refusal.HOST_FULL]
     gate.leave(host)
     assert not gate._connections
+
+
+@pytest.mark.parametrize(
+    ("target", "is_websocket", "is_let_in"),
+    [
+        (b"/", False, True),
+        (b"/?symbol=BTCUSD", False, True),
+        (b"/web/page.js", False, True),
+        (b"/web/page.js/", False, False),
+        (b"/web/../api/health", False, False),
+        (b"/api/health", False, False),
+        (b"/api/health?/", False, False),
+        (b"//", False, False),
+        (b"http://127.0.0.1/", False, False),
+        (b"/", True, False),
+    ],
+)
+def test_the_page_needs_no_token_and_what_it_shows_does(
+    target: bytes, is_websocket: bool, is_let_in: bool
+) -> None:
+    gate = Gate(token=TOKEN, public_paths=["/", "/web/page.js"])
+    headers = [(b"authorization", b"Bearer wrong")]
+    denied = gate.check(headers, is_websocket=is_websocket, target=target)
+    assert (denied is None) is is_let_in
+
+
+def test_the_page_is_not_for_pages_from_elsewhere() -> None:
+    gate = Gate(token=TOKEN, public_paths=["/"])
+    assert gate.check([(b"origin", b"http://evil.example")], is_websocket=False, target=b"/") is FOREIGN_PAGE
