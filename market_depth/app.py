@@ -37,6 +37,7 @@ from market_depth.server.loop_lag import LoopLag
 from market_depth.server.turnstile import Turnstile
 from market_depth.server.websocket import WebSocketServer
 from market_depth.stream.publisher import Publisher
+from market_depth.web.files import page_files
 from protocol.messages import DATA_TYPES
 from protocol.session import Limits
 
@@ -340,6 +341,7 @@ def make_gate(config: ServeConfig) -> Gate:
     return Gate(
         token=config.token,
         allowed_origins=config.allow_origin,
+        public_paths=page_files(),
         max_connections=min(config.max_connections, room),
         max_connections_per_host=config.max_connections_per_host,
     )

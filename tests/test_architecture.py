@@ -11,7 +11,7 @@ PACKAGES = ["protocol", "simulator", "market_depth"]
 """A package imports itself and those before it."""
 
 ROOMS = [
-    {"book", "clock", "config", "exits", "logging", "metrics"},
+    {"book", "clock", "config", "exits", "logging", "metrics", "web"},
     {"feeds", "stream", "client", "settings"},
     {"store"},
     {"server", "publish", "rebuild"},

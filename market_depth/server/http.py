@@ -19,8 +19,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from market_depth.server.about import About
 from market_depth.server.books import book_router
+from market_depth.server.docs_page import docs_page
 from market_depth.server.json_body import first_problem
-from market_depth.server.pages import PAGE_HEADERS, docs_page, front_page
+from market_depth.server.page import SECURITY_HEADERS, page_router
 from market_depth.server.replay_control import ReplayControl
 
 if TYPE_CHECKING:
@@ -75,17 +76,13 @@ def make_application(
         About(feeds, measured, uptime_s).router(),
         book_router(feeds, publisher),
         ReplayControl(replays).router(),
+        page_router(),
     ):
         application.include_router(router)
-    symbols = [symbol for feed in feeds for symbol in feed.market.instruments]
-
-    @application.get("/", include_in_schema=False)
-    async def front() -> HTMLResponse:
-        return HTMLResponse(front_page(symbols), headers=PAGE_HEADERS)
 
     @application.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(application.openapi()), headers=PAGE_HEADERS)
+        return HTMLResponse(docs_page(application.openapi()), headers=SECURITY_HEADERS)
 
     return application
 

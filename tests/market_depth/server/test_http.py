@@ -307,7 +307,9 @@ async def test_the_page_of_the_description_needs_nothing_from_elsewhere() -> Non
     got = await site.get("/docs")
     page = got.body.decode()
     assert got.headers["content-security-policy"].startswith("default-src 'none'")
-    assert not re.search(r"<script|<link|<img|https?://", page)
+    assert not re.search(r"<script|<style|<img|https?://", page)
+    [stylesheet] = re.findall(r'<link[^>]*href="([^"]+)"', page)
+    assert (await site.get(stylesheet)).headers["content-type"] == "text/css; charset=utf-8"
     document = json.loads((await site.get("/openapi.json")).body)
     for path in document["paths"]:
         assert f" {path}</code>" in page

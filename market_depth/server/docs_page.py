@@ -1,4 +1,4 @@
-"""The pages for people who open the port in a browser: what this is, and what it answers. No script, nothing from elsewhere."""
+"""The description of the HTTP routes as a page to read: no script, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,53 +7,20 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-PAGE_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-}
+    from collections.abc import Iterator, Mapping
 
 _TEMPLATE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-  :root {{ color-scheme: light dark }}
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 3rem auto; padding: 0 1rem }}
-  code, pre {{ font: 14px/1.5 ui-monospace, monospace }}
-  pre {{ padding: .75rem 1rem; white-space: pre-wrap; background: color-mix(in srgb, CanvasText 7%, Canvas) }}
-  h2 {{ margin-top: 2.5rem }}
-  table {{ border-collapse: collapse }}
-  th, td {{ padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }}
-</style>
+<link rel="stylesheet" href="/web/docs.css">
 {content}</html>
 """
-
-_FRONT = """<h1>market-depth</h1>
-<p>This server sends order-level (MBO) and price-level (MBP) books of
-{symbols} over a WebSocket at this very address. After connecting, send:</p>
-<pre>{{"type": "Subscribe", "stream_id": "1", "symbol": "{first}", "data_type": "MBP", "max_levels": 20}}</pre>
-<p>In a terminal: <code>market-depth watch {first}</code>. How the server is: <a href="/api/health">/api/health</a>. What
-else it answers: <a href="/docs">/docs</a>.</p>
-"""
-
 
 _DOCS = """<h1>{title}</h1>
 <p>Every error is <code>{{"detail": "text"}}</code>. For programs: <a href="/openapi.json">/openapi.json</a>.</p>
 """
-
-
-def front_page(symbols: Sequence[str]) -> str:
-    """What this port is, and how to use it, as HTML."""
-    names = [escape(symbol) for symbol in symbols]
-    content = _FRONT.format(
-        symbols=", ".join(f"<code>{name}</code>" for name in names), first=names[0] if names else "SYMBOL"
-    )
-    return _TEMPLATE.format(title="market-depth", content=content)
 
 
 def docs_page(document: Mapping[str, Any]) -> str:
