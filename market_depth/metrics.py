@@ -15,6 +15,7 @@ class Refusal(StrEnum):
 
     SERVER_FULL = "server_full"
     HOST_FULL = "host_full"
+    STRANGE_NAME = "strange_name"
     ORIGIN = "origin"
     UNAUTHORISED = "unauthorised"
     HEAD_TIMEOUT = "head_timeout"

@@ -21,13 +21,14 @@ import trio
 
 from market_depth.metrics import Refusal
 from market_depth.server.error_answer import FIXED_HEADERS, send_error
+from market_depth.server.gate import Denied
 from market_depth.server.http_connection import USUAL_TIMEOUTS, HttpConnection, RequestError, Timeouts
 from market_depth.server.linger import linger
 
 if TYPE_CHECKING:
     from market_depth.clock import Clock
     from market_depth.metrics import ServerCounts
-    from market_depth.server.gate import Gate
+    from market_depth.server.gate import Gate, Welcome
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +49,19 @@ class Ends(NamedTuple):
     server: tuple[str, int]
     scheme: str = "http"
 
+    @property
+    def peer(self) -> str:
+        """The client as the log has it."""
+        host, port = self.client
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 class WebSocketRequest(NamedTuple):
     """A request that is not for the application. The gate has let it pass."""
 
     heard: bytes
     """All that has come from its first byte on."""
-    headers: list[tuple[bytes, bytes]]
+    welcome: Welcome
 
 
 class AsgiServer:
@@ -89,11 +96,10 @@ class AsgiServer:
         self._busy += 1
         try:
             while (request := await self._next_request(connection)) is not None:
-                headers = connection.headers
-                is_websocket = _asks_for_websocket(headers)
-                self._admit(request, headers, is_websocket=is_websocket)
+                is_websocket = _asks_for_websocket(connection.headers)
+                welcome = self._admit(request, connection.headers, ends, is_websocket=is_websocket)
                 if is_websocket:
-                    return WebSocketRequest(connection.heard, headers)
+                    return WebSocketRequest(connection.heard, welcome)
                 if not await self._answer(connection, request, nursery, ends):
                     await linger(stream)
                     break
@@ -129,15 +135,20 @@ class AsgiServer:
                 self._waiting.remove(scope)
         return None
 
-    def _admit(self, request: h11.Request, headers: list[tuple[bytes, bytes]], *, is_websocket: bool) -> None:
+    def _admit(
+        self, request: h11.Request, headers: list[tuple[bytes, bytes]], ends: Ends, *, is_websocket: bool
+    ) -> Welcome:
         """Raises: RequestError when the gate denies the request."""
         is_preflight = request.method == b"OPTIONS"
-        denied = self._gate.check(
+        judged = self._gate.check(
             headers, is_websocket=is_websocket, is_preflight=is_preflight, target=request.target
         )
-        if denied is not None:
-            self._counts.connections_refused[denied.reason] += 1
-            raise RequestError(denied.status, denied.detail, denied.headers)
+        if isinstance(judged, Denied):
+            self._counts.connections_refused[judged.reason] += 1
+            # At this level, as it ends the connection: whoever fills the log so could as well come and go.
+            logger.info("denied peer=%s status=%d reason=%s", ends.peer, judged.status, judged.reason)
+            raise RequestError(judged.status, judged.detail, judged.headers)
+        return judged
 
     async def _answer(
         self, connection: HttpConnection, request: h11.Request, nursery: trio.Nursery, ends: Ends

@@ -12,10 +12,14 @@ page's origin, a program names none, so programs may ask, and these pages:
     - those of the allow-list
     - for a WebSocket also those of the browser's own machine, from any port: whoever writes a front end tries it
       there. They may watch and not control, because some server there may show strangers' pages.
+
+Of a page's reading its own origin a browser tells nothing. So where neither a token nor the network keeps anybody out, on a
+port of this machine alone, a request has to be for an address, for `localhost`, or for a name of the allow-list.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterable
@@ -42,6 +46,9 @@ RETRY_AFTER_S = 10
 SUBPROTOCOL = b"market-depth"
 TOKEN_SUBPROTOCOL = b"bearer."
 """A browser can send no header with a WebSocket but its subprotocols: this, and the token's base64url without padding."""
+
+SERVER = ""
+"""The server itself among hosts."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 """A request's headers as h11 and ASGI have them: names in lower case, values without blanks around them."""
@@ -76,21 +83,29 @@ class Gate:
         public_paths: Collection[str] = (),
         max_connections: int = MAX_CONNECTIONS,
         max_connections_per_host: int | None = None,
+        is_local: bool = False,
     ) -> None:
         """`token` is of visible ASCII characters; with None nobody is asked for one.
 
         `allowed_origins` are spelt as browsers do; `*` among them allows all. `public_paths` need no token: a browser must
         have a page before anybody can type one into it. Without `max_connections_per_host` there may be
         MAX_CONNECTIONS_PER_HOST, and any number from this machine, where a proxy or a load test stands for many clients.
+        `is_local`: whether only this machine reaches the port.
         """
         self._token = None if token is None else token.encode("ascii")
         self._token_subprotocol = TOKEN_SUBPROTOCOL + urlsafe_b64encode(self._token or b"").rstrip(b"=")
         self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
+        self._known_names = frozenset(
+            _name_of(origin.partition(b"//")[2]) for origin in self._allowed_origins
+        )
+        self._minds_names = is_local and token is None and b"*" not in self._allowed_origins
         self._public_paths = frozenset(path.encode() for path in public_paths)
         self._max_connections = max_connections
         self._max_connections_per_host = max_connections_per_host
         self._connections: Counter[str] = Counter()
         self._connection_count = 0
+        self._known_as_full: set[str] = set()
+        """Hosts, as `_network_of` has them; the server is SERVER."""
 
     # Connections
 
@@ -110,8 +125,25 @@ class Gate:
         network = _network_of(host)
         self._connection_count -= 1
         self._connections[network] -= 1
+        if self._known_as_full:
+            self._forget_full(network)
         if not self._connections[network]:
             del self._connections[network]
+
+    def is_news(self, refusal: Refusal, host: str) -> bool:
+        """Whether the server or the host has become full with this: told once, until an eighth of its room is free again."""
+        whose = SERVER if refusal is Refusal.SERVER_FULL else _network_of(host)
+        if whose in self._known_as_full:
+            return False
+        self._known_as_full.add(whose)
+        return True
+
+    def _forget_full(self, network: str) -> None:
+        if self._connection_count <= self._max_connections * 7 // 8:
+            self._known_as_full.discard(SERVER)
+        room = self._max_connections_per_host or MAX_CONNECTIONS_PER_HOST
+        if self._connections[network] <= room * 7 // 8:
+            self._known_as_full.discard(network)
 
     def _is_full(self, host: str, connections: int) -> bool:
         if self._max_connections_per_host is not None:
@@ -122,30 +154,31 @@ class Gate:
 
     def check(
         self, headers: Headers, *, is_websocket: bool, is_preflight: bool = False, target: bytes = b""
-    ) -> Denied | None:
-        """Why this request is denied, or None if it may go on. `target` is as the request line has it.
+    ) -> Welcome | Denied:
+        """How this request may go on, or why it is denied. `target` is as the request line has it.
 
         In a preflight a browser asks whether a page may send what it wants to: it shows no token yet.
         """
         request = _Request.of(headers)
-        if not all(self._is_welcome(origin, request.host, is_websocket) for origin in request.origins):
+        if self._minds_names and not self._is_known(request.host):
+            return STRANGE_NAME
+        if request.origins and not all(
+            self._is_welcome(origin, request.host, is_websocket) for origin in request.origins
+        ):
             return FOREIGN_PAGE
-        if self._token is None or self._has_token(request) or (is_preflight and request.origins):
-            return None
-        if not is_websocket and target.partition(b"?")[0] in self._public_paths:
-            return None
-        is_stranger = is_websocket and not request.bearer_tokens and not request.token_subprotocols
-        return None if is_stranger else UNAUTHORISED
-
-    def welcome(self, headers: Headers) -> Welcome:
-        """How the WebSocket begins whose request `check` let pass."""
-        request = _Request.of(headers)
+        is_authorised = self._token is None or self._has_token(request)
+        if is_websocket:
+            is_stranger = not request.bearer_tokens and not request.token_subprotocols
+        else:
+            is_stranger = target.partition(b"?")[0] in self._public_paths
+            is_stranger = is_stranger or (is_preflight and bool(request.origins))
+        if not is_authorised and not is_stranger:
+            return UNAUTHORISED
+        if not request.subprotocols:
+            return Welcome(is_authorised, None)
         # By name, where that is offered beside the token: the answer need not repeat a secret.
         known = [SUBPROTOCOL] if SUBPROTOCOL in request.subprotocols else request.token_subprotocols
-        return Welcome(
-            is_authorised=self._token is None or self._has_token(request),
-            subprotocol=known[0].decode("ascii") if known else None,
-        )
+        return Welcome(is_authorised, known[0].decode("ascii") if known else None)
 
     def is_token(self, text: str) -> bool:
         """Whether this is the token, if there is one. The time that the answer takes does not betray it."""
@@ -157,11 +190,15 @@ class Gate:
             compare_digest(name, self._token_subprotocol) for name in request.token_subprotocols
         )
 
-    def _is_welcome(self, origin: bytes, host: bytes, is_websocket: bool) -> bool:
+    def _is_known(self, host: bytes | None) -> bool:
+        # Without the header, which no browser leaves out, it is a program.
+        return host is None or _is_own_name(host) or _name_of(host) in self._known_names
+
+    def _is_welcome(self, origin: bytes, host: bytes | None, is_websocket: bool) -> bool:
         origin = origin.lower()
         if origin in self._allowed_origins or b"*" in self._allowed_origins:
             return True
-        if origin in (b"http://" + host, b"https://" + host) and _is_own_name(host):
+        if host and origin in (b"http://" + host, b"https://" + host) and _is_own_name(host):
             return True
         return is_websocket and _is_local_page(origin)
 
@@ -171,6 +208,12 @@ FOREIGN_PAGE = Denied(
     "pages from elsewhere may not use this server; `serve --allow-origin` lets them in",
     (),
     Refusal.ORIGIN,
+)
+STRANGE_NAME = Denied(
+    HTTPStatus.MISDIRECTED_REQUEST,
+    "this server goes by its address or as localhost; `serve --allow-origin http://NAME` adds a name",
+    (),
+    Refusal.STRANGE_NAME,
 )
 UNAUTHORISED = Denied(
     HTTPStatus.UNAUTHORIZED,
@@ -194,7 +237,7 @@ def no_room(refusal: Refusal) -> Denied:
 class _Request(NamedTuple):
     """What the rules look at. Everything may be said more than once, or in bytes that are no text."""
 
-    host: bytes
+    host: bytes | None
     origins: list[bytes]
     bearer_tokens: list[bytes]
     subprotocols: list[bytes]
@@ -205,7 +248,7 @@ class _Request(NamedTuple):
 
     @classmethod
     def of(cls, headers: Headers) -> _Request:
-        request = cls(b"", [], [], [])
+        request = cls(None, [], [], [])
         for name, value in headers:
             match name:
                 case b"host":
@@ -222,10 +265,22 @@ class _Request(NamedTuple):
         return request
 
 
+_OWN_NAME = re.compile(
+    rb"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+    rb"|[0-9a-f]{0,4}:[0-9a-f.]*:[0-9a-f:.]*"  # IPv6 without brackets, as some programs write it
+)
+"""What no name service can be asked for, however wrong it may be as an address."""
+
+
 def _is_own_name(host: bytes) -> bool:
     """Whether a `Host` header has an address in it, or this machine's name for itself."""
-    name = _host_name(b"//" + host)
-    return name == "localhost" or _is_address(name)
+    return _OWN_NAME.fullmatch(host) is not None
+
+
+def _name_of(host: bytes) -> bytes:
+    """A `Host` header without its port."""
+    name, _, port = host.rpartition(b":")
+    return name if port.isdigit() else host
 
 
 def _is_local_page(origin: bytes) -> bool:

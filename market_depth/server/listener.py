@@ -110,6 +110,8 @@ class Listener:
                             self._serve, connection, Ends(client, server, self._scheme), nursery
                         )
                     else:
+                        if self._gate.is_news(refusal, client[0]):
+                            logger.warning("newcomers are refused reason=%s host=%s", refusal, client[0])
                         self._refuse(connection, refusal)
 
     def _refuse(self, connection: socket.socket, refusal: Refusal) -> None:
@@ -131,7 +133,7 @@ class Listener:
             if request is not None:
                 stream.is_framed = True
                 stream.unread(request.heard)
-                welcome = self._gate.welcome(request.headers)
+                welcome = request.welcome
                 del request  # it would stay as long as the client
                 await self._websocket.serve(stream, welcome)
         except* Exception:  # a group: a failure may come together with the server's cancellation

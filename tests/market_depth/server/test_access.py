@@ -154,7 +154,28 @@ async def test_pages_from_elsewhere_are_kept_out_unless_they_are_on_the_list(
     assert refused == sum(status == 403 for status in statuses)
 
 
+# Names
+
+
+async def test_a_strangers_name_for_this_machine_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with local_server(gate=Gate(is_local=True)) as server:
+        for request in (GET, HANDSHAKE):
+            assert status_of(await first_answer(server, request)) in (200, 101)
+            answer = await server.exchange(request.replace(b"localhost", b"evil.example"))
+            assert answer.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+            assert b"`serve --allow-origin http://NAME` adds a name" in answer
+        assert server.counts.connections_refused == {Refusal.STRANGE_NAME: 2}
+    denials = [line for line in messages(caplog) if line.startswith("denied")]
+    assert [line.partition(" status=")[2] for line in denials] == ["421 reason=strange_name"] * 2
+    assert all(" peer=127.0.0.1:" in line for line in denials)
+
+
 # Room
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
 
 
 async def connect_from(server: LocalServer, host: str) -> trio.SocketStream:
@@ -196,6 +217,26 @@ async def test_without_room_a_newcomer_gets_503_and_the_others_notice_nothing(
         await idle[0].aclose()
         while not (answer := await ask_from(server, "127.0.0.1")).startswith(b"HTTP/1.1 200 "):
             assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason"),
+    [(Gate(max_connections=8), "server_full"), (Gate(max_connections_per_host=8), "host_full")],
+)
+async def test_the_log_says_once_that_there_is_no_room(
+    gate: Gate, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with local_server(gate=gate) as server:
+        for _ in range(2):
+            async with AsyncExitStack() as idle:
+                for _ in range(8):
+                    await idle.enter_async_context(await server.connect())
+                for _ in range(5):
+                    assert (await ask_from(server, "127.0.0.1")).startswith(b"HTTP/1.1 503 ")
+            while gate._connection_count:
+                await trio.lowlevel.checkpoint()
+    line = f"newcomers are refused reason={reason} host=127.0.0.1"
+    assert [said for said in messages(caplog) if "refused" in said] == [line] * 2
 
 
 async def test_every_way_to_end_a_connection_makes_room_again(caplog: pytest.LogCaptureFixture) -> None:

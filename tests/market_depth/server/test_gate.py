@@ -18,6 +18,19 @@ from market_depth.server.gate import (
 TOKEN = 'a/b+c=="{}"'  # with characters that a subprotocol may not have
 TOKEN_NAME = "bearer." + urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
 
+
+def denial(
+    gate: Gate,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    is_websocket: bool,
+    is_preflight: bool = False,
+    target: bytes = b"",
+) -> Denied | None:
+    judged = gate.check(headers, is_websocket=is_websocket, is_preflight=is_preflight, target=target)
+    return judged if isinstance(judged, Denied) else None
+
+
 # Connections
 
 
@@ -78,6 +91,34 @@ def test_hosts_that_have_left_are_forgotten() -> None:
     assert not gate._connections
 
 
+@pytest.mark.parametrize(
+    ("gate", "refusal"),
+    [
+        (Gate(max_connections=8), Refusal.SERVER_FULL),
+        (Gate(max_connections_per_host=8), Refusal.HOST_FULL),
+    ],
+)
+def test_that_there_is_no_room_is_news_until_an_eighth_is_free_again(gate: Gate, refusal: Refusal) -> None:
+    host = "2001:db8::1"
+    assert enter(gate, host, 10) == [None] * 8 + [refusal] * 2
+    assert [gate.is_news(refusal, "2001:db8::2") for _ in range(3)] == [True, False, False]
+    gate.leave(host)
+    assert enter(gate, host, 2) == [None, refusal]
+    assert gate.is_news(refusal, host)
+    for _ in range(8):
+        gate.leave(host)
+    assert not gate._known_as_full
+
+
+def test_each_full_host_is_news() -> None:
+    gate = Gate(max_connections_per_host=16)
+    for host in ("10.0.0.1", "10.0.0.2"):
+        enter(gate, host, 16)
+        assert gate.is_news(Refusal.HOST_FULL, host)
+    gate.leave("10.0.0.1")
+    assert not gate.is_news(Refusal.HOST_FULL, "10.0.0.1")
+
+
 @pytest.mark.parametrize("refusal", [Refusal.SERVER_FULL, Refusal.HOST_FULL])
 def test_whoever_finds_no_room_is_told_when_to_come_again(refusal: Refusal) -> None:
     denied = no_room(refusal)
@@ -121,7 +162,7 @@ def test_whoever_finds_no_room_is_told_when_to_come_again(refusal: Refusal) -> N
 def test_pages_from_elsewhere_are_denied(host: bytes, origin: bytes, watches: bool, controls: bool) -> None:
     headers = [(b"host", host), (b"origin", origin)]
     for is_websocket, is_welcome in ((True, watches), (False, controls)):
-        denied = Gate().check(headers, is_websocket=is_websocket)
+        denied = denial(Gate(), headers, is_websocket=is_websocket)
         assert (denied is None) is is_welcome
         if denied is not None:
             assert (denied.status, denied.reason) == (HTTPStatus.FORBIDDEN, Refusal.ORIGIN)
@@ -129,8 +170,8 @@ def test_pages_from_elsewhere_are_denied(host: bytes, origin: bytes, watches: bo
 
 @pytest.mark.parametrize("is_websocket", [True, False])
 def test_a_program_names_no_page_and_may_ask(is_websocket: bool) -> None:
-    assert Gate().check([(b"host", b"depth.example.org")], is_websocket=is_websocket) is None
-    assert Gate().check([], is_websocket=is_websocket) is None
+    assert denial(Gate(), [(b"host", b"depth.example.org")], is_websocket=is_websocket) is None
+    assert denial(Gate(), [], is_websocket=is_websocket) is None
 
 
 @pytest.mark.parametrize(
@@ -149,14 +190,76 @@ def test_the_allow_list_opens_the_server_to_pages_by_their_exact_origin(
     allowed: str, origin: bytes, is_welcome: bool, is_websocket: bool
 ) -> None:
     headers = [(b"host", b"127.0.0.1:8080"), (b"origin", origin)]
-    denied = Gate(allowed_origins=[allowed]).check(headers, is_websocket=is_websocket)
+    denied = denial(Gate(allowed_origins=[allowed]), headers, is_websocket=is_websocket)
     assert (denied is None) is is_welcome
 
 
 def test_of_two_origins_both_must_be_welcome() -> None:
     own, foreign = (b"origin", b"http://127.0.0.1"), (b"origin", b"http://evil.example")
     for headers in ([own, foreign], [foreign, own]):
-        assert Gate().check([(b"host", b"127.0.0.1"), *headers], is_websocket=True) is not None
+        assert denial(Gate(), [(b"host", b"127.0.0.1"), *headers], is_websocket=True) is not None
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("host", "is_known"),
+    [
+        (b"127.0.0.1", True),
+        (b"127.0.0.1:8080", True),
+        (b"192.0.2.7", True),
+        (b"localhost", True),
+        (b"LOCALHOST:8080", True),
+        (b"[::1]:8080", True),
+        (b"::1:8080", True),
+        (b"::1", True),
+        (b"2001:db8::7:8080", True),
+        (b"depth.example.org", True),
+        (b"Depth.Example.org:8443", True),
+        (b"evil.example", False),
+        (b"evil.example:8080", False),
+        (b"127.0.0.1.evil.example", False),
+        (b"localhost.evil.example:8080", False),
+        (b"evil.localhost", False),
+        (b"abc.de:80", False),
+        (b"cafe:80", False),
+        (b"127.0.0.1@evil.example", False),
+        (b"127.0.0.1:x", False),
+        (b"[evil.example]", False),
+        (b"depth.example.org.evil.example", False),
+        (b"", False),
+        (b":8080", False),
+        (b"\xff", False),
+    ],
+)
+@pytest.mark.parametrize("is_websocket", [True, False])
+def test_a_server_of_this_machine_answers_to_no_name_that_a_stranger_can_give_it(
+    host: bytes, is_known: bool, is_websocket: bool
+) -> None:
+    gate = Gate(allowed_origins=["https://depth.example.org:8443"], is_local=True)
+    denied = denial(gate, [(b"host", host)], is_websocket=is_websocket)
+    assert (denied is None) is is_known
+    if denied is not None:
+        assert (denied.status, denied.reason) == (HTTPStatus.MISDIRECTED_REQUEST, Refusal.STRANGE_NAME)
+        assert "--allow-origin" in denied.detail
+
+
+@pytest.mark.parametrize(
+    ("gate", "headers"),
+    [
+        (Gate(), []),
+        (Gate(token=TOKEN, is_local=True), [(b"authorization", f"Bearer {TOKEN}".encode())]),
+        (Gate(allowed_origins=["*"], is_local=True), []),
+    ],
+    ids=["others reach it", "it has a token", "every page may use it"],
+)
+def test_where_a_name_opens_nothing_any_will_do(gate: Gate, headers: list[tuple[bytes, bytes]]) -> None:
+    assert denial(gate, [(b"host", b"any.example"), *headers], is_websocket=False) is None
+
+
+def test_a_program_that_names_no_host_is_answered() -> None:
+    assert denial(Gate(is_local=True), [], is_websocket=False) is None
 
 
 # Tokens
@@ -199,11 +302,13 @@ def test_a_token_is_shown_in_a_header_or_as_a_subprotocol(
     headers: list[tuple[bytes, bytes]], http: bool, websocket: str
 ) -> None:
     gate = Gate(token=TOKEN)
-    assert (gate.check(headers, is_websocket=False) is None) is http
-    denied = gate.check(headers, is_websocket=True)
-    assert (denied is None) is (websocket != "denied")
-    assert gate.welcome(headers).is_authorised is (websocket == "authorised")
-    if denied is not None:
+    assert (denial(gate, headers, is_websocket=False) is None) is http
+    judged = gate.check(headers, is_websocket=True)
+    if isinstance(judged, Welcome):
+        assert websocket == ("authorised" if judged.is_authorised else "stranger")
+    else:
+        denied = judged
+        assert websocket == "denied"
         assert (denied.status, denied.reason) == (HTTPStatus.UNAUTHORIZED, Refusal.UNAUTHORISED)
         assert denied.headers == (("www-authenticate", "Bearer"),)
 
@@ -211,8 +316,9 @@ def test_a_token_is_shown_in_a_header_or_as_a_subprotocol(
 @pytest.mark.parametrize("headers", [[], [RIGHT], [WRONG], [subprotocols("bearer.Z3Vlc3M")]])
 def test_where_no_token_is_asked_for_any_will_do(headers: list[tuple[bytes, bytes]]) -> None:
     gate = Gate()
-    assert gate.check(headers, is_websocket=True) is None
-    assert gate.welcome(headers).is_authorised
+    judged = gate.check(headers, is_websocket=True)
+    assert isinstance(judged, Welcome)
+    assert judged.is_authorised
     assert gate.is_token("guess")
 
 
@@ -230,7 +336,8 @@ def test_where_no_token_is_asked_for_any_will_do(headers: list[tuple[bytes, byte
 def test_a_known_subprotocol_is_selected_the_name_before_the_token(
     offered: str, selected: str | None
 ) -> None:
-    assert Gate(token=TOKEN).welcome([subprotocols(offered), RIGHT]) == Welcome(True, selected)
+    judged = Gate(token=TOKEN).check([subprotocols(offered), RIGHT], is_websocket=True)
+    assert judged == Welcome(True, selected)
 
 
 @pytest.mark.parametrize(("text", "is_right"), [(TOKEN, True), ("", False), ("ä", False), ("\ud800", False)])
@@ -244,15 +351,15 @@ def test_a_browser_that_asks_beforehand_need_not_show_the_token_its_page_must_be
         b"https://depth.example.org": None,
         b"http://evil.example": Refusal.ORIGIN,
     }.items():
-        denied = gate.check([(b"origin", origin)], is_websocket=False, is_preflight=True)
+        denied = denial(gate, [(b"origin", origin)], is_websocket=False, is_preflight=True)
         assert (denied and denied.reason) is reason
-    denied = gate.check([], is_websocket=False, is_preflight=True)
+    denied = denial(gate, [], is_websocket=False, is_preflight=True)
     assert denied is not None
     assert denied.reason is Refusal.UNAUTHORISED
 
 
 def test_a_foreign_page_gets_in_with_no_token() -> None:
-    denied = Gate(token=TOKEN).check([(b"origin", b"http://evil.example"), RIGHT], is_websocket=True)
+    denied = denial(Gate(token=TOKEN), [(b"origin", b"http://evil.example"), RIGHT], is_websocket=True)
     assert denied is not None
     assert denied.reason is Refusal.ORIGIN
 
@@ -272,12 +379,12 @@ VALUES = st.one_of(
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6), st.booleans())
 def test_any_header_is_judged(headers: list[tuple[bytes, bytes]], is_websocket: bool) -> None:
-    gate = Gate(token=TOKEN)
-    assert isinstance(gate.check(headers, is_websocket=is_websocket), Denied | None)
-    welcome = gate.welcome(headers)
     offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol")
-    assert not welcome.is_authorised
-    assert welcome.subprotocol is None or welcome.subprotocol.encode() in offered
+    for gate in (Gate(token=TOKEN), Gate(is_local=True)):
+        judged = gate.check(headers, is_websocket=is_websocket)
+        if isinstance(judged, Welcome):
+            assert judged.is_authorised is gate.is_token("guess")
+            assert judged.subprotocol is None or judged.subprotocol.encode() in offered
 
 
 @given(st.text(max_size=40))
@@ -308,10 +415,12 @@ def test_the_page_needs_no_token_and_what_it_shows_does(
 ) -> None:
     gate = Gate(token=TOKEN, public_paths=["/", "/web/page.js"])
     headers = [(b"authorization", b"Bearer wrong")]
-    denied = gate.check(headers, is_websocket=is_websocket, target=target)
+    denied = denial(gate, headers, is_websocket=is_websocket, target=target)
     assert (denied is None) is is_let_in
 
 
 def test_the_page_is_not_for_pages_from_elsewhere() -> None:
     gate = Gate(token=TOKEN, public_paths=["/"])
-    assert gate.check([(b"origin", b"http://evil.example")], is_websocket=False, target=b"/") is FOREIGN_PAGE
+    assert (
+        denial(gate, [(b"origin", b"http://evil.example")], is_websocket=False, target=b"/") is FOREIGN_PAGE
+    )
