@@ -69,6 +69,11 @@ class Health(BaseModel):
     ok: bool
     state: Literal["warming", "serving"]
     """Warming: the book kernels are not loaded yet, clients may connect already."""
+
+
+class FullHealth(Health):
+    """Whether all parts are up, and each of them."""
+
     version: str
     uptime_s: float
     clients: int
@@ -102,7 +107,7 @@ class Connections(BaseModel):
     cut: dict[Cut, int]
 
 
-class Status(Health):
+class Status(FullHealth):
     """Every part of the server, and its state."""
 
     topics: list[StreamStatus]
@@ -127,9 +132,9 @@ class About:
         self._uptime_s = uptime_s
         self._version = version("market-depth")  # looked up in files each time
 
-    def health(self) -> Health:
+    def health(self) -> FullHealth:
         """How the server is."""
-        return Health(
+        return FullHealth(
             ok=all(feed.is_ok for feed in self._feeds),
             state="serving" if all(feed.market.is_warm for feed in self._feeds) else "warming",
             version=self._version,
@@ -170,9 +175,9 @@ class About:
         @router.get(
             "/api/health",
             summary="Whether all parts are up",
-            responses={503: {"model": Health, "description": "A part is down"}},
+            responses={503: {"model": FullHealth, "description": "A part is down"}},
         )
-        async def health(response: Response) -> Health:
+        async def health(response: Response) -> FullHealth:
             found = self.health()
             if not found.ok:
                 response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -190,5 +195,16 @@ class About:
         )
         async def metrics() -> Response:
             return Response(exposition.text(), media_type=Exposition.CONTENT_TYPE)
+
+        @router.get(
+            "/healthz",
+            summary="Whether all parts are up, for load balancers: no token is asked for, and no more told",
+            responses={503: {"model": Health, "description": "A part is down"}},
+        )
+        async def healthz(response: Response) -> Health:
+            found = self.health()
+            if not found.ok:
+                response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+            return Health(ok=found.ok, state=found.state)
 
         return router

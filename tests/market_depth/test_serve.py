@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import subprocess
@@ -173,6 +174,18 @@ async def test_pages_tell_how_the_server_is_and_what_it_is(server: DepthServer) 
         "running",
         ["BTCUSD", "ETHUSD", "ADAUSD"],
     )
+
+
+async def test_a_strangers_name_for_this_machine_is_not_answered(server: DepthServer) -> None:
+    def request() -> int:
+        connection = http.client.HTTPConnection(server.addr, timeout=10)
+        connection.request("GET", "/api/symbols", headers={"Host": "evil.example"})
+        try:
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    assert await trio.to_thread.run_sync(request) == 421
 
 
 # Starting and stopping

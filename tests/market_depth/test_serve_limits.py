@@ -89,9 +89,9 @@ async def websocket_client(
         nursery.cancel_scope.cancel()
 
 
-async def ask(server: DepthServer, *lines: str, method: str = "GET") -> str:
+async def ask(server: DepthServer, *lines: str, method: str = "GET", path: str = "/api/health") -> str:
     """The head of an answer."""
-    request = [f"{method} /api/health HTTP/1.1", f"Host: {HOST}", "Connection: close", *lines, "", ""]
+    request = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", "Connection: close", *lines, "", ""]
     async with await encrypted(await connect(server)) as stream:
         await stream.send_all("\r\n".join(request).encode())
         received = b""
@@ -112,6 +112,26 @@ async def test_requests_are_asked_for_the_token_and_their_origin(server: DepthSe
     assert await get(server, right) == 200
     assert await get(server, right, f"Origin: {ORIGIN}") == 200
     assert await get(server, right, "Origin: https://evil.example") == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/web/page.js", 200),
+        ("/docs", 200),
+        ("/healthz", 200),
+        ("/openapi.json", 401),
+        ("/metrics", 401),
+        ("/api/status", 401),
+        ("/api/symbols", 401),
+        ("/api/control/replay/status", 401),
+    ],
+)
+async def test_what_tells_nothing_of_the_markets_needs_no_token(
+    server: DepthServer, path: str, status: int
+) -> None:
+    assert f"HTTP/1.1 {status} " in await ask(server, path=path)
 
 
 async def test_a_page_of_the_list_may_show_the_token_and_read_the_answer(server: DepthServer) -> None:

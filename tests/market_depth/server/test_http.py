@@ -11,7 +11,7 @@ import trio
 from pydantic import TypeAdapter
 
 from market_depth.metrics import Cut, Refusal
-from market_depth.server.about import Health, Status
+from market_depth.server.about import FullHealth, Status
 from market_depth.server.books import OrderBook, SymbolStatus
 from market_depth.server.http import make_application
 from market_depth.server.json_body import MAX_BODY_BYTES
@@ -136,13 +136,22 @@ async def test_a_failure_keeps_its_secrets() -> None:
 async def test_health_is_a_503_when_a_part_is_down() -> None:
     site = Site()
     got = await site.get("/api/health")
-    health = Health.model_validate_json(got.body)
+    health = FullHealth.model_validate_json(got.body)
     assert (got.status, health.ok, health.state, health.uptime_s) == (200, True, "warming", 1.235)
     assert health.feeds[0].symbols == list(SYMBOLS)
     site.feed.is_ok = False
     got = await site.get("/api/health")
     assert (got.status, got.content["ok"]) == (503, False)
     assert got.content["feeds"][0]["error"] == "the line is dead"
+
+
+async def test_a_load_balancer_is_told_whether_all_is_well_and_no_more() -> None:
+    site = Site()
+    got = await site.get("/healthz")
+    assert (got.status, got.content) == (200, {"ok": True, "state": "warming"})
+    site.feed.is_ok = False
+    got = await site.get("/healthz")
+    assert (got.status, got.content) == (503, {"ok": False, "state": "warming"})
 
 
 async def test_status_and_metrics_tell_what_was_counted() -> None:
@@ -289,7 +298,14 @@ async def test_the_description_names_every_route_and_tells_no_lie_about_errors()
     assert routes == {
         *(
             ("get", path)
-            for path in ("/api/health", "/api/status", "/api/symbols", "/api/order-book", "/metrics")
+            for path in (
+                "/api/health",
+                "/api/status",
+                "/api/symbols",
+                "/api/order-book",
+                "/metrics",
+                "/healthz",
+            )
         ),
         ("get", "/api/control/replay/status"),
         *(("post", f"/api/control/replay/{control}") for control in controls),
