@@ -398,12 +398,16 @@ class DirectStream(trio.abc.HalfCloseableStream):
                 return
         raise trio.BrokenResourceError
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
+        """Close at once: what was not written yet is lost."""
         self._close_to_data()
         if not self.is_closed:
             self.is_closed = True
             trio.lowlevel.notify_closing(self._socket)
             self._transport.close()
+
+    async def aclose(self) -> None:
+        self.close()
         await trio.lowlevel.checkpoint()
 
 

@@ -140,7 +140,7 @@ class Listener:
             logger.exception("connection failed peer=%s", stream.peer)
         finally:
             self._gate.leave(ends.client[0])
-            await trio.aclose_forcefully(stream)
+            stream.close()
 
 
 def _host_and_port(address: tuple[str, int, *tuple[int, ...]]) -> tuple[str, int]:

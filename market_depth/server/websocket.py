@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,15 +101,17 @@ class WebSocketServer:
         lent = _LentStream(stream, self._before_sending)
         try:
             async with trio.open_nursery() as reader:
+                # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
+                reader.cancel_scope.deadline = trio.current_time() + self._handshake_timeout_s
+                lent.on_close = reader.cancel_scope.cancel
                 connection = await self._shake_hands(lent, reader, welcome.subprotocol)
-                if connection is None:
-                    reader.cancel_scope.cancel()
+                lent.on_close = None
+                reader.cancel_scope.deadline = math.inf
+                if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
+                    await self._echo(stream, connection)
                 else:
-                    if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
-                        await self._echo(stream, connection)
-                    else:
-                        await self._converse(stream, connection, welcome.is_authorised)
-                    reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
+                    await self._converse(stream, connection, welcome.is_authorised)
+                reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
         except* CLIENT_FAULTS as faults:
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
         except* UnicodeError as faults:
@@ -131,7 +134,8 @@ class WebSocketServer:
         client = _Client(stream, Session(self._served, self._limits, trio.current_time(), is_token))
         self._enter(connection, client)
         try:
-            await self._meet(connection, client)
+            if not is_authorised:
+                await self._meet(connection, client)
             while True:
                 await self._answer_next(connection, client)
         except ConnectionClosed:  # the way every conversation ends
@@ -170,24 +174,17 @@ class WebSocketServer:
 
     async def _shake_hands(
         self, stream: _LentStream, nursery: trio.Nursery, subprotocol: str | None
-    ) -> WebSocketConnection | None:
-        # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
-        with trio.move_on_after(self._handshake_timeout_s) as limit:
-            stream.on_close = limit.cancel
-            try:
-                request = await wrap_server_stream(
-                    nursery,
-                    stream,
-                    max_message_size=self._limits.max_message_bytes,
-                    message_queue_size=1,
-                )
-                return await request.accept(subprotocol=subprotocol)
-            finally:
-                stream.on_close = None
-        return None
+    ) -> WebSocketConnection:
+        request = await wrap_server_stream(
+            nursery,
+            stream,
+            max_message_size=self._limits.max_message_bytes,
+            message_queue_size=1,
+        )
+        return await request.accept(subprotocol=subprotocol)
 
     async def _meet(self, connection: WebSocketConnection, client: _Client) -> None:
-        """Return when the client has shown the token, if it has to. Who takes too long is let go."""
+        """Return when the client has shown the token. Who takes too long is let go."""
         with trio.move_on_after(self._handshake_timeout_s):
             while not client.session.is_authorised:
                 await self._answer_next(connection, client)
