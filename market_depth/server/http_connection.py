@@ -70,8 +70,8 @@ class HttpConnection:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.headers: list[tuple[bytes, bytes]] = []
         """Of the present request, the names in lower case."""
-        self.heard = b""
-        """All that has come from the beginning of the present request's head on, when that head was whole."""
+        # All that has come from the beginning of the present request's head on, when that head was whole.
+        self._heard = b""
 
     async def next_request(self) -> h11.Request | None:
         """The next request's head; None when the client has left, or said nothing more for too long.
@@ -81,26 +81,33 @@ class HttpConnection:
         if self._parser.our_state is h11.DONE:
             self._parser.start_next_cycle()
         heard = self._parser.trailing_data[0]
-        if not heard and self.heard:
+        if not heard and self._heard:
             with trio.move_on_after(self._timeouts.idle_s):
                 heard = await self._receive(HEAD_RECEIVE_BYTES)
             if not heard:
                 return None
             self._parser.receive_data(heard)
         with trio.move_on_after(self._timeouts.head_s):
-            while (event := self._next_event()) is h11.NEED_DATA:
+            event = self._next_event() if heard else h11.NEED_DATA
+            while event is h11.NEED_DATA:
                 data = await self._receive(HEAD_RECEIVE_BYTES)
                 if not data:
                     return None
                 heard += data
                 self._parser.receive_data(data)
+                event = self._next_event()
             assert isinstance(event, h11.Request), (
                 "the first event of a cycle, and we never tell the parser of an end"
             )
-            self.heard = heard
+            self._heard = heard
             self._check_head(event)
             return event
         raise RequestError(HTTPStatus.REQUEST_TIMEOUT)
+
+    @property
+    def ahead(self) -> bytes:
+        """What has come after the present request."""
+        return self._parser.trailing_data[0]
 
     @property
     def is_body_read(self) -> bool:
@@ -170,10 +177,10 @@ class HttpConnection:
             raise RequestError(status, str(error)) from error
 
     def _check_head(self, request: h11.Request) -> None:
-        size = len(self.heard) - len(self._parser.trailing_data[0])
+        size = len(self._heard) - len(self._parser.trailing_data[0])
         if size > MAX_HEAD_BYTES:
             raise RequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        if _AMBIGUOUS_LINE.search(self.heard, 0, size):
+        if _AMBIGUOUS_LINE.search(self._heard, 0, size):
             raise RequestError(
                 HTTPStatus.BAD_REQUEST, "a line of the head does not end with CR LF, or goes on in the next"
             )

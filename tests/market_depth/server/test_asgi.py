@@ -321,14 +321,25 @@ async def test_what_is_done_after_an_answer_delays_no_further_request() -> None:
         done.set()
 
 
-async def test_a_websocket_may_be_asked_for_later_with_all_that_was_said_of_it() -> None:
+async def test_a_websocket_may_be_asked_for_later_with_all_that_matters_for_it() -> None:
     async with talk(hello) as talking:
-        await talking.say(GET + UPGRADE + b"first frame")
+        await talking.say(GET + UPGRADE[:-2] + b"Cookie: a=b\r\n\r\n" + b"first frame")
         await talking.hear()
         await talking.ended.wait()
     assert talking.upgrade is not None
-    assert talking.upgrade.heard == UPGRADE + b"first frame"
+    head, frames = talking.upgrade.heard.split(b"\r\n\r\n")
+    line, *headers = head.split(b"\r\n")
+    assert (line, frames) == (b"GET /ws HTTP/1.1", b"first frame")
+    assert sorted(headers) == [b"connection: Upgrade", b"host: localhost", b"upgrade: websocket"]
     assert talking.upgrade.welcome == Welcome(is_authorised=True, subprotocol=None)
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"])
+async def test_a_websocket_is_not_asked_for_with_a_body(framing: bytes) -> None:
+    async with talk(hello) as talking:
+        await talking.say(UPGRADE[:-2] + framing + b"\r\nabc")
+        assert statuses(await talking.end()) == [400]
+    assert talking.upgrade is None
 
 
 async def test_another_protocol_than_websocket_is_not_taken_up() -> None:
