@@ -167,3 +167,15 @@ def start(
     from market_depth.bench.start import run
 
     show(run, as_json, rounds=rounds, cold=cold)
+
+
+@app.command()
+def store(
+    rows: Annotated[int, typer.Option(metavar="N", help="Best bids and offers to write.")] = 10_000_000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the books and of the reads.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Rows written and read a second, in DuckDB and in a PostgreSQL started for it."""
+    from market_depth.bench.store import run
+
+    show(run, as_json, rows=rows, seed=seed)
