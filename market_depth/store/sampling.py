@@ -52,7 +52,7 @@ def parse_sampling(text: str) -> Sampling:
 
 
 class Sampler:
-    """Picks rows of a session. Its rows are of one kind, with the fields `series` and `ts_event`."""
+    """Picks rows of a session: all of them best bids and offers, or all of them snapshots of one depth."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -112,6 +112,7 @@ class Sampler:
 
 
 def state_words(rows: Rows) -> npt.NDArray[np.int64]:
-    """What rows say of a book, without series and time, as a table of integers."""
-    size = rows.dtype["series"].itemsize + rows.dtype["ts_event"].itemsize
-    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)[:, size:].copy().view(np.int64)
+    """What rows show of a book, as a table of integers: of snapshots the levels, not what lies below them."""
+    first = "bids" if "bids" in (rows.dtype.names or ()) else "best_bid_px"
+    begin = rows.dtype.fields[first][1]  # type: ignore[index]
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)[:, begin:].copy().view(np.int64)
