@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from market_depth.server.frames import text_frame, text_frames
+from market_depth.server.frames import FrameTemplate, text_frame
 from market_depth.stream.manager import StreamManager
 from market_depth.stream.publisher import REUSE_S
 from protocol.codecs import encode, market_data_head
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from market_depth.metrics import ServerCounts
     from market_depth.server.direct_stream import DirectStream
-    from market_depth.stream.manager import Plan, Stream
+    from market_depth.stream.manager import Plan, Shape, Stream
     from market_depth.stream.publisher import Publisher, Topic
     from protocol.session import Subscription
 
@@ -37,15 +37,20 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 it reads, frame by frame."""
 
 CHUNK_WRITES = 256
-CHUNK_BYTES = 4 * 1024 * 1024
-"""After so many writes or bytes of one round other tasks get their turn: a millisecond or two. If theirs took longer than that,
-several chunks follow before the next: a round gets half of the time, however many clients come or ask meanwhile."""
+"""After so many writes of one round other tasks get their turn: a millisecond or two. If theirs took longer than that, several
+chunks follow before the next: a round gets half of the time, however many clients come or ask meanwhile."""
+
+WRITE_BYTES = 16 * 1024
+"""What is larger counts as so many writes as it has times this."""
 
 MAX_TURN_S = 0.05
 """Others never wait longer than this and a chunk."""
 
 ENCODING = 16
-"""To encode a frame takes as long as so many writes, byte for byte and call for call."""
+"""To encode a frame takes as long as so many writes of it."""
+
+MAX_TEMPLATES = 256
+"""So many are kept for the rest of a round: enough for ids of several lengths, too few to take much memory."""
 
 
 class Broadcaster:
@@ -84,7 +89,8 @@ class Broadcaster:
             return
         frame = self._frame(stream)
         if frame is not None:
-            self._write((client,), frame, (stream.stream_id,), ())
+            taken = client.offer(frame, (stream.stream_id,))
+            self._count(taken, taken * len(frame))
 
     def stop(self, client: DirectStream, stream_id: str) -> None:
         """End a stream, if the client has it: no frame of it goes out any more."""
@@ -126,25 +132,35 @@ class Broadcaster:
             plan.left.clear()
             turns.append((plan, _rotated(list(plan.clients), self._rounds)))
         for plan, clients in turns:
-            try:
-                bodies = list(map(round_.bodies.__getitem__, plan.topics))
-            except KeyError:
-                # Not encoded yet in this round. For those who are full it need not be.
-                is_wanted = not all(client.is_full for client in clients)
-                bodies = [await self._encoded(topic, round_) for topic in plan.topics] if is_wanted else []
-            payload, carried, further = self._due(plan, bodies, round_)
+            template = round_.templates.get(plan.shape)
+            if template is None:
+                payload, carried, further = await self._due(plan, clients, round_)
+            else:
+                payload, carried, further = template.filled(plan.heads), plan.stream_ids, ()
             if not carried and not further:
                 continue
-            served, size = 0, len(payload)
-            while served < len(clients):
-                turn = clients[served : served + round_.room(size)]
-                served += len(turn)
-                if plan.left:
-                    round_.moved += [client for client in turn if client in plan.left]
-                    turn = [client for client in turn if client not in plan.left]
-                self._write(turn, payload, carried, further)
-                if round_.spend(len(turn), len(turn) * size):
-                    await round_.give_way()
+            size, taken = len(payload), 0
+            cost = size // WRITE_BYTES or 1
+            for client in clients:
+                if plan.left and client in plan.left:
+                    round_.moved.append(client)
+                    continue
+                if further:
+                    taken += client.offer(payload, carried, further)
+                else:
+                    # As `offer`, but thousands of times a round: the call would cost half as much as C's whole loop.
+                    try:
+                        sent = client.write(payload)
+                    except OSError as error:
+                        client.refuse(error, carried)
+                    else:
+                        taken += 1
+                        if sent != size:
+                            client.finish(payload, sent)
+                round_.writes_left -= cost
+                if round_.writes_left <= 0:
+                    await round_.pause()
+            self._count(taken * len(carried), taken * size)
         for stream in round_.told:
             if stream.topic in self._failing:
                 self._failing[stream.topic].add(stream)
@@ -159,67 +175,51 @@ class Broadcaster:
         body = round_.bodies.get(topic)
         if body is None:
             body = round_.bodies[topic] = self._body(topic, round_.now, max_age_s=0)
-            if body and round_.spend(ENCODING, ENCODING * len(body)):
-                await round_.give_way()
+            if body:
+                round_.writes_left -= ENCODING * (len(body) // WRITE_BYTES or 1)
+                if round_.writes_left <= 0:
+                    await round_.pause()
         return body
 
-    def _due(
-        self, plan: Plan[DirectStream], bodies: Sequence[bytes], round_: _Round
+    async def _due(
+        self, plan: Plan[DirectStream], clients: Sequence[DirectStream], round_: _Round
     ) -> tuple[bytes, Sequence[str], Sequence[str]]:
-        """What the clients of a plan get, whose topics have these bodies: joined frames, as many as are offered at once, the
-        ids of their streams, and the ids of those that do not go into them. Without bodies that is all.
+        """What these clients of a plan get: joined frames, as many as are offered at once, the ids of their streams, and the ids
+        of those that do not go into them.
         """
-        if not bodies:
-            return b"", (), plan.stream_ids
+        if any(topic not in round_.bodies for topic in plan.topics) and all(
+            client.is_full for client in clients
+        ):
+            return b"", (), plan.stream_ids  # for those who are full nothing need be encoded
+        bodies = [await self._encoded(topic, round_) for topic in plan.topics]
         if all(bodies) and sum(map(len, bodies)) < MAX_PAYLOAD_BYTES:
-            return text_frames(zip(plan.heads, bodies, strict=True)), plan.stream_ids, ()
-        messages: list[tuple[bytes, bytes]] = []
+            template = FrameTemplate(map(len, plan.heads), bodies)
+            if len(round_.templates) < MAX_TEMPLATES:
+                round_.templates[plan.shape] = template
+            return template.filled(plan.heads), plan.stream_ids, ()
+        frames: list[bytes] = []
         carried: list[str] = []
         size = 0
         for number, (stream, head, body) in enumerate(zip(plan.streams, plan.heads, bodies, strict=True)):
             if size >= MAX_PAYLOAD_BYTES:
-                return text_frames(messages), carried, plan.stream_ids[number:]
+                return b"".join(frames), carried, plan.stream_ids[number:]
             if body:
-                messages.append((head, body))
+                frames.append(text_frame(head, body))
                 size += len(body)
             elif stream not in self._failing.get(stream.topic, (stream,)):
-                messages.append((self._failure(stream), b""))
+                frames.append(text_frame(self._failure(stream)))
                 round_.told.append(stream)
             else:
                 continue
             carried.append(stream.stream_id)
-        return text_frames(messages), carried, ()
-
-    def _write(
-        self, clients: Sequence[DirectStream], payload: bytes, carried: Sequence[str], further: Sequence[str]
-    ) -> None:
-        """Offer the same to some clients."""
-        taken = len(clients)
-        if further:
-            taken = sum(client.offer(payload, carried, further) for client in clients)
-        else:
-            # As `offer`, but a thousand times a round: a call for each client would cost half as much as C's whole loop.
-            size = len(payload)
-            for client in clients:
-                write = client.write
-                try:
-                    sent = write(payload)
-                except OSError as error:
-                    client.refuse(error, carried)
-                    taken -= 1
-                else:
-                    if sent != size:
-                        client.finish(payload, sent)
-        self._counts.frames_sent += taken * len(carried)
-        self._counts.bytes_sent += taken * len(payload)
+        return b"".join(frames), carried, ()
 
     def _newest(self, client: DirectStream, stream_id: str) -> bytes | None:
         """The newest frame of a client's stream, for a socket that takes bytes again."""
         stream = self._manager.stream_of(client, stream_id)
         frame = None if stream is None else self._frame(stream)
         if frame is not None:
-            self._counts.frames_sent += 1
-            self._counts.bytes_sent += len(frame)
+            self._count(1, len(frame))
         return frame
 
     def _frame(self, stream: Stream) -> bytes | None:
@@ -247,6 +247,10 @@ class Broadcaster:
         self._failing.pop(topic, None)
         return body or b""
 
+    def _count(self, frames: int, size: int) -> None:
+        self._counts.frames_sent += frames
+        self._counts.bytes_sent += size
+
     def _failure(self, stream: Stream) -> bytes:
         self._counts.errors[InternalError.code] += 1
         return encode(error_frame(InternalError(stream.stream_id)))
@@ -259,41 +263,40 @@ class Broadcaster:
 class _Round:
     """What was made in one round, and what it may write before other tasks get their turn."""
 
-    __slots__ = ("_bytes", "_others_took_s", "_turn_began", "_writes", "bodies", "moved", "now", "told")
+    __slots__ = (
+        "_others_took_s",
+        "_turn_began",
+        "bodies",
+        "moved",
+        "now",
+        "templates",
+        "told",
+        "writes_left",
+    )
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.bodies: dict[Topic, bytes] = {}
         """Nothing for what is not shown at present."""
+        self.templates: dict[Shape, FrameTemplate] = {}
+        """For the plans that get all their frames in one payload."""
         self.told: list[Stream] = []
         """Streams whose clients were told that the book cannot be shown."""
         self.moved: list[DirectStream] = []
         """Clients that had left their plan before their turn came."""
-        self._writes = CHUNK_WRITES
-        self._bytes = CHUNK_BYTES
+        self.writes_left = CHUNK_WRITES
+        """How many writes are left in this chunk."""
         self._turn_began = now
         self._others_took_s = 0.0
 
-    def room(self, size: int) -> int:
-        """How many writes of so many bytes are left in this chunk; at least one."""
-        return max(1, min(self._writes, self._bytes // max(1, size)))
-
-    def spend(self, writes: int, size: int) -> bool:
-        """Count what was done. Returns: whether others should have their turn."""
-        self._writes -= writes
-        self._bytes -= size
-        if self._writes > 0 and self._bytes > 0:
-            return False
-        self._writes = CHUNK_WRITES
-        self._bytes = CHUNK_BYTES
-        return trio.current_time() - self._turn_began >= self._others_took_s
-
-    async def give_way(self) -> None:
-        """Let others have their turn; the next of ours may be as long."""
+    async def pause(self) -> None:
+        """Begin a new chunk. Others have their turn before it, unless theirs have taken longer than ours so far."""
+        self.writes_left = CHUNK_WRITES
         others_began = trio.current_time()
-        await trio.lowlevel.checkpoint()
-        self._turn_began = trio.current_time()
-        self._others_took_s = min(self._turn_began - others_began, MAX_TURN_S)
+        if others_began - self._turn_began >= self._others_took_s:
+            await trio.lowlevel.checkpoint()
+            self._turn_began = trio.current_time()
+            self._others_took_s = min(self._turn_began - others_began, MAX_TURN_S)
 
 
 def _rotated(items: list[Item], by: int) -> list[Item]:

@@ -6,7 +6,7 @@ plan and not for each client: a thousand pages that all subscribe alike are one 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 from market_depth.stream.publisher import Topic
 from protocol.codecs import market_data_head
@@ -24,13 +24,16 @@ class Stream(NamedTuple):
     stream_id: str
 
 
+Shape: TypeAlias = tuple[tuple[Topic, ...], tuple[int, ...]]
+"""The topics of a plan, and how long the beginnings of its messages are."""
+
 Client = TypeVar("Client")
 
 
 class Plan(Generic[Client]):
     """Clients whose streams are equal, ids included."""
 
-    __slots__ = ("_heads", "clients", "left", "stream_ids", "streams", "topics")
+    __slots__ = ("_heads", "_shape", "clients", "left", "stream_ids", "streams", "topics")
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self.streams = streams
@@ -40,6 +43,7 @@ class Plan(Generic[Client]):
         self.left: set[Client] = set()
         """Clients that left since this was last cleared, also those that came back."""
         self._heads: tuple[bytes, ...] = ()
+        self._shape: Shape | None = None
 
     @property
     def heads(self) -> tuple[bytes, ...]:
@@ -48,6 +52,13 @@ class Plan(Generic[Client]):
         if not self._heads:
             self._heads = tuple(map(market_data_head, self.stream_ids))
         return self._heads
+
+    @property
+    def shape(self) -> Shape:
+        """Plans of one shape get frames that differ in their heads alone."""
+        if self._shape is None:
+            self._shape = self.topics, tuple(map(len, self.heads))
+        return self._shape
 
 
 class StreamManager(Generic[Client]):

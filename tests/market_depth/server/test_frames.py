@@ -1,7 +1,7 @@
 import pytest
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from market_depth.server.frames import PING, close_code_of, close_frame, text_frame, text_frames
+from market_depth.server.frames import PING, FrameTemplate, close_code_of, close_frame, text_frame
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
@@ -32,10 +32,19 @@ def test_text_frame_joins_its_parts() -> None:
     assert text_frame(b"ab", b"", b"c") == text_frame(b"abc")
 
 
-def test_text_frames_are_those_of_the_messages_one_after_the_other() -> None:
-    messages = [(b"a" * 100, b"b" * size) for size in (0, 25, 26, 65_435, 65_436)]
-    assert text_frames(messages) == b"".join(text_frame(*message) for message in messages)
-    assert text_frames([]) == b""
+def test_a_template_makes_the_frames_of_all_messages_that_begin_with_equally_many_bytes() -> None:
+    bodies = [b"b" * size for size in (0, 25, 26, 65_435, 65_436)]
+    template = FrameTemplate([100] * len(bodies), bodies)
+    for letters in ("aaaaa", "cdefg"):
+        heads = [letter.encode() * 100 for letter in letters]
+        assert template.filled(heads) == b"".join(map(text_frame, heads, bodies))
+
+
+def test_a_template_refuses_heads_for_more_or_fewer_frames() -> None:
+    template = FrameTemplate([1, 1], [b"a", b"b"])
+    for heads in ([b"1"], [b"1", b"2", b"3"]):
+        with pytest.raises(ValueError, match="extended slice of size 2"):
+            template.filled(heads)
 
 
 @pytest.mark.parametrize("reason", ["", "no pong", "·" * 61])
