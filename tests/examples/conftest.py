@@ -1,6 +1,5 @@
 """What the examples run against and with."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -8,19 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import unavailable
 from tests.depth_server import DepthServer
 
 TOKEN = "???>>>~~~."
 """Its base64 has every sign that a subprotocol may not have."""
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-
-def unavailable(word: str, reason: str) -> None:
-    """Skip the test, or fail it where MARKET_DEPTH_REQUIRE has the word."""
-    if word in os.environ.get("MARKET_DEPTH_REQUIRE", ""):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture
@@ -54,18 +47,3 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if installed.returncode != 0:
         unavailable("node", f"npm cannot install ws: {installed.stderr.strip()[-500:]}")
     return folder
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a Chromium, with playwright at hand to drive it."""
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        unavailable("browser", "playwright is not installed: pip install 'market-depth[browser]'")
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    unavailable("browser", "no Chromium is installed")
-    raise AssertionError("unreachable")

@@ -1,6 +1,5 @@
 """The ladder in a real browser, against a real server."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import open_browser
 from tests.depth_server import DepthServer
 from tests.examples.conftest import EXAMPLES, TOKEN
 
@@ -17,31 +17,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 OpenLadder = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> "Iterator[BrowserContext]":
-    """A browser with a profile of its own."""
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=chromium, args=FLAGS, reduced_motion="reduce"
-        )
+def browser() -> "Iterator[BrowserContext]":
+    """A browser for all tests of this file."""
+    with open_browser() as context:
         yield context
-        context.close()
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -71,7 +54,6 @@ def open_ladder(browser: "BrowserContext", web_server: str) -> Iterator[OpenLadd
         page = browser.new_page()
         pages.append(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.set_default_timeout(20_000)
         page.set_viewport_size({"width": width, "height": 900})
         page.goto(f"{web_server}ladder.html?server={server.url}&symbol={symbol}&levels={levels}")
         return page
