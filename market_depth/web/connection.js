@@ -50,6 +50,7 @@ export class Connection {
   #failures = 0
   #attempt = 0
   #lastHeardAt = 0
+  #isGreeted = false
   #pingedAt = NaN
   /** @type {number[]} */
   #roundTrips = []
@@ -124,8 +125,8 @@ export class Connection {
       wasOpen = true
       this.#lastHeardAt = performance.now()
       this.#pingedAt = NaN
+      this.#isGreeted = false
       this.#become('live')
-      this.#send({ type: 'Hello', client: 'web page' })
       for (const stream of this.#streams.values()) this.#sendSubscribe(stream)
     }
     socket.onmessage = ({ data }) => {
@@ -153,7 +154,12 @@ export class Connection {
         this.#streams.get(message.stream_id)?.listener.onFrame(message)
         break
       case 'HeartBeat':
-        if (!Number.isNaN(this.#pingedAt)) {
+        if (!this.#isGreeted) {
+          // The first one answers nothing; the next one will be the answer to this.
+          this.#isGreeted = true
+          this.#pingedAt = now
+          this.#send({ type: 'Hello', client: 'web page' })
+        } else if (!Number.isNaN(this.#pingedAt)) {
           if (this.#roundTrips.push(now - this.#pingedAt) > ROUND_TRIPS) this.#roundTrips.shift()
           this.#pingedAt = NaN
         }
@@ -165,7 +171,7 @@ export class Connection {
   }
 
   #ping() {
-    if (this.state !== 'live') return
+    if (this.state !== 'live' || !this.#isGreeted) return
     if (performance.now() - this.#lastHeardAt > SILENCE_LIMIT_MS) {
       this.#socket?.close()
       return

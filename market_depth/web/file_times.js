@@ -45,9 +45,9 @@ export class FileTimes {
     if (percent >= 100) return AFTER_MS
     const above = this.#points.findIndex((point) => point.percent >= percent)
     if (above < 0) return AFTER_MS
-    if (above === 0) return BEFORE_MS
     const [from, to] = [this.#points[above - 1], this.#points[above]]
-    if (!from || !to) throw new Error('a point has a point before it')
+    if (to.percent === percent) return to.ms
+    if (!from) return BEFORE_MS
     return from.ms + ((to.ms - from.ms) * (percent - from.percent)) / (to.percent - from.percent)
   }
 }

@@ -78,6 +78,7 @@ export class Heatmap {
 
   /** What a screen reader is told in place of the picture. */
   describe() {
+    this.#chooseRange()
     const text = Number.isNaN(this.#low)
       ? 'Heatmap: nothing yet'
       : `Heatmap of resting sizes from ${this.#price(this.#low)} to ${this.#price(this.#high)} over the last five minutes`

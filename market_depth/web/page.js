@@ -54,6 +54,7 @@ const chosen = readAddress()
 let streamError = ''
 /** When the newest frame of the chosen stream came. */
 let frameAt = NaN
+let describedAt = -Infinity
 let endStream = () => {}
 
 // What is chosen: it stands in the page's address, so that a reload or a friend sees the same.
@@ -97,6 +98,7 @@ function subscribe(instrument) {
   endStream = () => {}
   streamError = ''
   frameAt = NaN
+  describedAt = -Infinity
   book.clear()
   depthHistory.forget()
   if (instrument) {
@@ -139,10 +141,7 @@ function onFrame(frame) {
   heatmap.update()
   series.update()
   top.update()
-  if (isFirst) {
-    showNote()
-    describe()
-  }
+  if (isFirst) tick()
 }
 
 /** @param {string} message */
@@ -173,7 +172,7 @@ function showConnection() {
   const words = { connecting: 'connecting', live: 'live', waiting: 'disconnected', locked: 'token needed' }
   writeState(connectionState, state === 'live' ? 'good' : state === 'connecting' ? 'waiting' : 'bad', words[state])
   if (state === 'locked') tokenDialog.open()
-  if (state === 'live') serverState.refresh()
+  if (state === 'live' || state === 'waiting') serverState.refresh()
   tick()
 }
 
@@ -196,9 +195,11 @@ function tick() {
   const isStale = connection.state !== 'live' || !(performance.now() - frameAt < STALE_MS)
   document.body.classList.toggle('stale', isStale)
   showNote()
+  if (performance.now() - describedAt >= DESCRIBE_MS) describe()
 }
 
 function describe() {
+  describedAt = book.isKnown ? performance.now() : -Infinity
   heatmap.describe()
   series.describe()
   depthChart.describe()
@@ -247,5 +248,4 @@ startTheme(element('theme', HTMLButtonElement), () => {
 showChoice(undefined)
 ladder.show(chosen.levels)
 setInterval(tick, TICK_MS)
-setInterval(describe, DESCRIBE_MS)
 connection.connect()

@@ -146,10 +146,12 @@ export class ReplayBar {
     if (this.#isSeeking || !this.#status) return
     const wasPaused = this.#status.state === 'PAUSED'
     this.#isSeeking = true
+    this.#bar.ariaBusy = 'true'
     while (!Number.isNaN(this.#wanted)) await this.#seek(this.#wanted)
-    this.#isSeeking = false
     // A replay that was at its end on the way plays again.
     if (wasPaused && this.#status.state === 'RUNNING') await this.#tell('pause')
+    this.#bar.ariaBusy = 'false'
+    this.#isSeeking = false
   }
 
   /** @param {number} percent */

@@ -67,7 +67,7 @@ export class TopOfBook {
     document.title = Number.isNaN(spread) ? `${this.#symbol} · market-depth` : `${this.#bidPrice()} | ${this.#askPrice()} ${this.#symbol}`
     this.#writeRate(now, sequence)
     if (now - this.#tableWrittenAt >= TABLE_INTERVAL_MS) {
-      this.#tableWrittenAt = now
+      this.#tableWrittenAt = this.#book.isKnown ? now : -Infinity
       this.#writeTable()
     }
     if (this.#book.isKnown && now - this.#spokenAt >= SPOKEN_INTERVAL_MS) {

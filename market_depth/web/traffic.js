@@ -30,10 +30,12 @@ export class Traffic {
     const connection = this.#connection
     const now = performance.now()
     const slot = this.#taken % SAMPLES
-    // What stands here now is the oldest sample.
-    const seconds = (now - this.#times[slot]) / 1000
-    const frames = (connection.frames - this.#frames[slot]) / seconds
-    const bytes = (connection.bytes - this.#bytes[slot]) / seconds
+    // What stands in the place of the new sample is the oldest one.
+    const oldest = this.#taken < SAMPLES ? 0 : slot
+    const seconds = (now - this.#times[oldest]) / 1000
+    const frames = (connection.frames - this.#frames[oldest]) / seconds
+    const bytes = (connection.bytes - this.#bytes[oldest]) / seconds
+    const isFirst = this.#taken === 0
     this.#times[slot] = now
     this.#frames[slot] = connection.frames
     this.#bytes[slot] = connection.bytes
@@ -43,7 +45,7 @@ export class Traffic {
     write(this.#roundTrip, Number.isNaN(connection.roundTripMs) ? NOTHING : duration(connection.roundTripMs))
     write(this.#streams, String(connection.streamCount))
     write(this.#reconnects, String(connection.reconnects))
-    if (this.#taken <= SAMPLES) return
+    if (isFirst) return
     write(this.#frameRate, frames.toFixed(frames < 10 ? 1 : 0))
     write(this.#byteRate, `${short(bytes / 1000)} kB/s`)
   }
