@@ -12,6 +12,7 @@ import typer
 
 from market_depth.bench.commands import app as bench
 from market_depth.exits import FAILED, WRONG_CALL, complain, fail
+from market_depth.export.command import export as export_command
 from market_depth.logging import TRACE, LogLevel
 from market_depth.publish.command import publish as publish_command
 from market_depth.rebuild.command import replay as replay_command
@@ -377,6 +378,7 @@ def watch(
 app.command("replay")(replay_command)
 app.command("record", cls=SettingsCommand, epilog=RECORD_EPILOG)(record_command)
 app.command("publish")(publish_command)
+app.command("export")(export_command)
 app.add_typer(bench)
 
 

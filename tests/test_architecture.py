@@ -15,7 +15,7 @@ ROOMS = [
     {"feeds", "stream", "client", "settings"},
     {"store"},
     {"server", "publish", "rebuild"},
-    {"live_market"},
+    {"live_market", "export"},
     {"app", "bench"},
     {"cli"},
     {"__main__"},

@@ -37,12 +37,12 @@ class OutputFile:
     Use it as a context manager: left by an exception, it leaves nothing behind. Every failure is an OutputError.
     """
 
-    def __init__(self, path: Path, *, source: Path) -> None:
-        """`source` is the file that is being read, and that the output must not replace."""
+    def __init__(self, path: Path, *, source: Path | None = None) -> None:
+        """`source` is the file that is being read, if there is one, and that the output must not replace."""
         self._path = path
         try:
             exists = path.exists()
-            if exists and path.samefile(source):
+            if exists and source is not None and path.samefile(source):
                 raise OutputError(path, "is the file to be read")
             self._is_direct = exists and not stat.S_ISREG(path.stat().st_mode)
             self._place = path if self._is_direct else Path(os.path.realpath(path))

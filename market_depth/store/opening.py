@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from market_depth.store.base import StoreOptionError
+from market_depth.store.base import StoreError, StoreOptionError
 
 if TYPE_CHECKING:
     from market_depth.store.base import Store
 
 FILE_NAME = "market-depth.duckdb"
+
+
+def data_directory() -> Path:
+    """Where the server keeps what is its own, if nobody says otherwise."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "market-depth"
 
 
 def make_store(url: str, data_directory: Path) -> Store | None:
@@ -37,3 +43,18 @@ def make_store(url: str, data_directory: Path) -> Store | None:
     raise StoreOptionError(
         f"{scheme!r} is not a store: duckdb: (a file of the data directory), duckdb:PATH, postgresql://… or none is expected"
     )
+
+
+def open_existing(url: str, data_directory: Path) -> Store:
+    """The same for who only reads: a DuckDB file that is not there is not made.
+
+    Raises: as `make_store`; StoreError where there is no such file, StoreOptionError for `none`.
+    """
+    scheme, _, rest = url.partition(":")
+    path = Path(rest) if rest else data_directory / FILE_NAME
+    if scheme == "duckdb" and not path.exists():
+        raise StoreError(f"{path}: there is no such store")
+    store = make_store(url, data_directory)
+    if store is None:
+        raise StoreOptionError("none is no store to read from")
+    return store

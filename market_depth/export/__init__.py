@@ -1,0 +1,1 @@
+"""What the store holds as files of other programs: NDJSON, CSV and Parquet."""
