@@ -190,8 +190,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
 
 async def make_recorders(markets: list[LiveMarket], directory: Path, clock: Clock) -> None:
     """Give every market a recorder into a file of its own. Raises: StartError, WrongCallError."""
-    from market_depth.store.errors import RecordingError, RecordingOptionError
-    from market_depth.store.recorder import make_recorder
+    from market_depth.record.errors import RecordingError, RecordingOptionError
+    from market_depth.record.recorder import make_recorder
 
     try:
         for live in markets:
@@ -211,7 +211,7 @@ async def recordings(markets: list[LiveMarket]) -> AsyncIterator[None]:
     if not recorders:
         yield
         return
-    from market_depth.store.recorder import run_and_tell
+    from market_depth.record.recorder import run_and_tell
 
     async with trio.open_nursery() as nursery:
         for recorder, feed_name in recorders:

@@ -16,9 +16,9 @@ from market_depth.export.command import export as export_command
 from market_depth.logging import TRACE, LogLevel
 from market_depth.publish.command import publish as publish_command
 from market_depth.rebuild.command import replay as replay_command
+from market_depth.record.command import EPILOG as RECORD_EPILOG
+from market_depth.record.command import record as record_command
 from market_depth.settings import EPILOG, SettingsCommand, load_config_file, setting
-from market_depth.store.command import EPILOG as RECORD_EPILOG
-from market_depth.store.command import record as record_command
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

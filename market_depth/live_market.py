@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from market_depth.book.engine import BookEngine
     from market_depth.feeds.base import Feed
     from market_depth.server.broadcaster import Broadcaster
-    from market_depth.store.recorder import Recorder
+    from market_depth.record.recorder import Recorder
     from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ PACKAGES = ["protocol", "simulator", "market_depth"]
 ROOMS = [
     {"book", "clock", "config", "exits", "logging", "metrics", "web"},
     {"feeds", "stream", "client", "settings"},
-    {"store"},
+    {"store", "record"},
     {"server", "publish", "rebuild"},
     {"live_market", "export"},
     {"app", "bench"},

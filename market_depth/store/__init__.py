@@ -1,1 +1,1 @@
-"""What is kept: recordings of feeds as DBN files. Import from the modules; here nothing heavy is loaded."""
+"""What is kept in a database: sessions, best bids and offers, trades, snapshots. Import from the modules; here nothing heavy is loaded."""

@@ -8,11 +8,11 @@ from trio.testing import MockClock
 from market_depth.app import WrongCallError, close_recorders, make_recorders, recordings
 from market_depth.clock import ManualClock
 from market_depth.live_market import LiveMarket
-from market_depth.store.recorder import PATIENCE_S, Recorder
+from market_depth.record.recorder import PATIENCE_S, Recorder
 from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import ACME, START_NS, names_in
-from tests.market_depth.store.test_recorder import CUSHION_S, SlowDisk, feed
+from tests.market_depth.record.recordings import ACME, START_NS, names_in
+from tests.market_depth.record.test_recorder import CUSHION_S, SlowDisk, feed
 
 
 async def test_a_recording_that_cannot_begin_leaves_none_of_the_others(tmp_path: Path) -> None:

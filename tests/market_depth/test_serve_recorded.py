@@ -13,8 +13,8 @@ import trio
 from market_depth.book.engine import BookEngine
 from market_depth.book.views import resting_orders
 from market_depth.feeds.dbn import DbnFile
-from market_depth.store.server_feed import subscriptions
-from market_depth.store.server_recording import record_server
+from market_depth.record.server_feed import subscriptions
+from market_depth.record.server_recording import record_server
 from protocol.events import Side
 from protocol.messages import MarketData, PriceLevel, PriceLevels, RestingOrders
 from protocol.timestamp import NS_PER_US

@@ -9,10 +9,10 @@ from typing import Self
 import trio
 
 from market_depth.feeds.simulated import SimulatedMarkets
-from market_depth.store.dbn_writer import DbnWriter
-from market_depth.store.errors import RecordingOptionError
-from market_depth.store.recorder import SYNC_INTERVAL_S, Recorder
-from market_depth.store.recording_job import UNHURRIED_PATIENCE_S, run_recording
+from market_depth.record.dbn_writer import DbnWriter
+from market_depth.record.errors import RecordingOptionError
+from market_depth.record.recorder import SYNC_INTERVAL_S, Recorder
+from market_depth.record.recording_job import UNHURRIED_PATIENCE_S, run_recording
 from protocol.events import OrderEvents
 from protocol.timestamp import NS_PER_S, NS_PER_US, is_timestamp
 

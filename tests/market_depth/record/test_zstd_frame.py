@@ -3,7 +3,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market_depth.store.zstd_frame import MAX_BLOCK_BYTES, NoFrame, ZstdFrame
+from market_depth.record.zstd_frame import MAX_BLOCK_BYTES, NoFrame, ZstdFrame
 
 
 def decompressed(file: bytes) -> bytes:

@@ -8,10 +8,10 @@ import trio
 from market_depth.client import follow, open_socket
 from market_depth.client.connection import Connect
 from market_depth.feeds.base import FeedError
-from market_depth.store.dbn_writer import DbnWriter
-from market_depth.store.recorder import Recorder
-from market_depth.store.recording_job import UNHURRIED_PATIENCE_S, progress_bar, run_recording
-from market_depth.store.server_feed import ServerFeed
+from market_depth.record.dbn_writer import DbnWriter
+from market_depth.record.recorder import Recorder
+from market_depth.record.recording_job import UNHURRIED_PATIENCE_S, progress_bar, run_recording
+from market_depth.record.server_feed import ServerFeed
 from protocol.messages import Subscribe
 
 

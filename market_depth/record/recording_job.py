@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from market_depth.feeds.base import FeedError
-from market_depth.store.recorder import PATIENCE_S, Recorder, RecorderState
+from market_depth.record.recorder import PATIENCE_S, Recorder, RecorderState
 from protocol.events import OrderEvents
 
 UNHURRIED_PATIENCE_S = 60.0

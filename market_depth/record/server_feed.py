@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from market_depth.client import Denied, Update, Waiting
 from market_depth.client.connection import COME_LATER
 from market_depth.feeds.base import FeedError, FeedOptionError
-from market_depth.store.frame_changes import FrameChanges, FrameError
-from market_depth.store.frame_instrument import instrument_in
+from market_depth.record.frame_changes import FrameChanges, FrameError
+from market_depth.record.frame_instrument import instrument_in
 from protocol.errors import UnknownSymbol
 from protocol.events import OrderEvents, order_events
 from protocol.instrument import Instrument

@@ -2,11 +2,11 @@ from decimal import Decimal
 
 import pytest
 
-from market_depth.store.frame_instrument import instrument_in, scaled
+from market_depth.record.frame_instrument import instrument_in, scaled
 from protocol.codecs import decode_answer
 from protocol.instrument import SCALE, Instrument
 from protocol.messages import MarketData
-from tests.market_depth.store.frames import Resting, book, frame_of
+from tests.market_depth.record.frames import Resting, book, frame_of
 
 
 def frame_with(orders: list[tuple[str, str]]) -> MarketData:

@@ -11,9 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from market_depth.clock import ManualClock
 from market_depth.feeds.base import ChannelFeed
-from market_depth.store.dbn_writer import DbnWriter
-from market_depth.store.errors import RecordingError
-from market_depth.store.recorder import (
+from market_depth.record.dbn_writer import DbnWriter
+from market_depth.record.errors import RecordingError
+from market_depth.record.recorder import (
     CHANNEL_BATCHES,
     PATIENCE_S,
     SYNC_INTERVAL_S,
@@ -26,8 +26,8 @@ from market_depth.store.recorder import (
 from protocol.events import OrderEvents
 from protocol.instrument import Instrument
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import ACME, BETA, START_NS, databento_reads, delivered, names_in
-from tests.market_depth.store.test_dbn_writer import largest_file
+from tests.market_depth.record.recordings import ACME, BETA, START_NS, databento_reads, delivered, names_in
+from tests.market_depth.record.test_dbn_writer import largest_file
 
 WALL_NS = 1_795_193_263 * 1_000_000_000  # 2026-11-20T16:47:43Z
 NAME = "simulator-20261120T164743Z.mbo.dbn.zst"

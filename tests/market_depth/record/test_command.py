@@ -20,11 +20,11 @@ from market_depth.feeds.dbn import DbnFile
 from market_depth.feeds.pacing import choose_pacing
 from market_depth.feeds.replay import ReplayFeed
 from market_depth.feeds.simulated import SimulatedMarkets
-from market_depth.store.command import record
+from market_depth.record.command import record
 from protocol.events import ORDER_EVENT, Flag, OrderEvents, Side
 from protocol.instrument import Instrument
 from protocol.timestamp import NS_PER_S
-from tests.market_depth.store.recordings import content_of, databento_reads, delivered
+from tests.market_depth.record.recordings import content_of, databento_reads, delivered
 
 SYMBOLS = ["BTCUSD", "EURUSD", "ADAUSD"]
 OPENING_NS = 1_767_225_600 * NS_PER_S  # 2026-01-01T00:00:00Z, the default
@@ -216,7 +216,7 @@ def test_an_existing_file_is_replaced_by_force_alone(tmp_path: Path) -> None:
     assert content_of(path).startswith(b"DBN")
 
 
-COMMAND = "import typer; from market_depth.store.command import record; typer.run(record)"
+COMMAND = "import typer; from market_depth.record.command import record; typer.run(record)"
 
 
 def test_a_full_disk_is_told_in_one_line_and_what_is_there_can_be_read(tmp_path: Path) -> None:

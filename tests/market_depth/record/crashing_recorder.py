@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from market_depth.store.dbn_writer import DbnWriter
+from market_depth.record.dbn_writer import DbnWriter
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import ACME, START_NS
+from tests.market_depth.record.recordings import ACME, START_NS
 
 SYNC_RECORDS = 1_000
 BATCH = 70

@@ -24,8 +24,8 @@ from databento_dbn import DBNError, Metadata, Schema, SType
 from databento_dbn.metadata import MappingInterval
 
 from market_depth.feeds.dbn_definitions import DEFINITION_SUFFIX, definitions_path, encoded_definitions
-from market_depth.store.errors import RecordingError, RecordingExistsError, RecordingOptionError
-from market_depth.store.zstd_frame import NoFrame, ZstdFrame
+from market_depth.record.errors import RecordingError, RecordingExistsError, RecordingOptionError
+from market_depth.record.zstd_frame import NoFrame, ZstdFrame
 from protocol.events import ORDER_EVENT, RECORD_LENGTH, RTYPE_MBO, OrderEvents
 from protocol.instrument import Instrument
 from protocol.timestamp import NS_PER_S

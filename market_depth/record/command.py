@@ -111,7 +111,7 @@ def record(
 ) -> None:
     """Record simulated markets, or a running server, into a DBN file. Ctrl-C ends the recording and keeps it."""
     from market_depth.feeds.base import FeedError, FeedOptionError
-    from market_depth.store.errors import RecordingError, RecordingExistsError, RecordingOptionError
+    from market_depth.record.errors import RecordingError, RecordingExistsError, RecordingOptionError
 
     names = [symbol.strip() for symbol in symbols.split(",")]
     _refuse_options(context, OF_SERVER if addr is None else OF_SIMULATION, addr is not None)
@@ -176,9 +176,9 @@ def _record_simulation(
     import trio
 
     from market_depth.feeds.simulated import SimulatedMarkets
-    from market_depth.store.dbn_writer import DbnWriter
-    from market_depth.store.recording_job import progress_bar
-    from market_depth.store.simulation import STEP_S, record_markets, start_time
+    from market_depth.record.dbn_writer import DbnWriter
+    from market_depth.record.recording_job import progress_bar
+    from market_depth.record.simulation import STEP_S, record_markets, start_time
     from protocol.timestamp import NS_PER_S
 
     markets = SimulatedMarkets(
@@ -219,8 +219,8 @@ def _record_server(
 
     from market_depth.client import open_socket, websocket_url
     from market_depth.config import checked_token
-    from market_depth.store.server_feed import subscriptions
-    from market_depth.store.server_recording import record_server
+    from market_depth.record.server_feed import subscriptions
+    from market_depth.record.server_recording import record_server
 
     try:
         url = websocket_url(addr)

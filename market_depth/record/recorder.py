@@ -22,8 +22,8 @@ import trio
 
 from market_depth.clock import Clock
 from market_depth.feeds.base import Feed
-from market_depth.store.dbn_writer import DbnWriter
-from market_depth.store.errors import RecordingError, RecordingExistsError
+from market_depth.record.dbn_writer import DbnWriter
+from market_depth.record.errors import RecordingError, RecordingExistsError
 from protocol.events import OrderEvents
 from protocol.timestamp import NS_PER_S
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.market_depth.store.crashing_recorder import EVENTS, PROGRESS_BYTES, SYNC_RECORDS
-from tests.market_depth.store.recordings import delivered
+from tests.market_depth.record.crashing_recorder import EVENTS, PROGRESS_BYTES, SYNC_RECORDS
+from tests.market_depth.record.recordings import delivered
 
 LOST = "what was recorded after them is lost, unless the recorder is still at work"
 
@@ -37,7 +37,7 @@ def test_a_killed_recorder_loses_the_unsynced_tail_at_most_and_the_loss_is_told(
 
 def crash(path: Path, instant: int) -> tuple[int, int]:
     """Kill a recorder once it has told `instant` bytes of its progress. Returns: what it said last."""
-    command = [sys.executable, "-m", "tests.market_depth.store.crashing_recorder", str(path)]
+    command = [sys.executable, "-m", "tests.market_depth.record.crashing_recorder", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as recorder:
         assert recorder.stdout is not None
         told = b"0 0\n" + recorder.stdout.read(instant)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from market_depth.store.frame_instrument import scaled
+from market_depth.record.frame_instrument import scaled
 from protocol.events import UNDEF_PRICE, Action, Flag, OrderEvents, Side, order_events
 from protocol.instrument import Instrument
 from protocol.messages import MarketData, RestingOrder, RestingOrders

@@ -13,9 +13,9 @@ from market_depth.book.engine import BookEngine
 from market_depth.client import websocket_url
 from market_depth.feeds.base import FeedError
 from market_depth.feeds.dbn import DbnFile
-from market_depth.store.errors import RecordingExistsError
-from market_depth.store.server_feed import subscriptions
-from market_depth.store.server_recording import record_server
+from market_depth.record.errors import RecordingExistsError
+from market_depth.record.server_feed import subscriptions
+from market_depth.record.server_recording import record_server
 from protocol.codecs import resting_orders_text
 from protocol.events import Side
 from protocol.instrument import Instrument
@@ -24,8 +24,8 @@ from tests.depth_server import DepthServer
 from tests.market_depth.client.fake_server import START_NS, fake_depth_server, frame
 from tests.market_depth.client.test_connection import FakeSocket, connect_to
 from tests.market_depth.feeds.dbn_files import adds, encoded, write
-from tests.market_depth.store.frames import Resting, frame_text
-from tests.market_depth.store.recordings import databento_reads, delivered, names_in
+from tests.market_depth.record.frames import Resting, frame_text
+from tests.market_depth.record.recordings import databento_reads, delivered, names_in
 
 STEP_NS = 300_000_000
 MARKET_DEPTH = [sys.executable, "-m", "market_depth"]

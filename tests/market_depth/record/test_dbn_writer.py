@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from market_depth.feeds.dbn import DbnFile
 from market_depth.feeds.dbn_definitions import definitions_path
-from market_depth.store.dbn_writer import NO_TIME, DbnWriter
-from market_depth.store.errors import RecordingError, RecordingExistsError, RecordingOptionError
+from market_depth.record.dbn_writer import NO_TIME, DbnWriter
+from market_depth.record.errors import RecordingError, RecordingExistsError, RecordingOptionError
 from protocol.events import ORDER_EVENT, RECORD_LENGTH, RTYPE_MBO, OrderEvents
 from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import (
+from tests.market_depth.record.recordings import (
     ACME,
     BETA,
     START_NS,

@@ -8,14 +8,14 @@ import trio
 from trio.testing import MockClock
 
 from market_depth.feeds.base import FeedError
-from market_depth.store.dbn_writer import DbnWriter
-from market_depth.store.errors import RecordingError
-from market_depth.store.recorder import PATIENCE_S, Recorder
-from market_depth.store.recording_job import UNHURRIED_PATIENCE_S, progress_bar, run_recording
+from market_depth.record.dbn_writer import DbnWriter
+from market_depth.record.errors import RecordingError
+from market_depth.record.recorder import PATIENCE_S, Recorder
+from market_depth.record.recording_job import UNHURRIED_PATIENCE_S, progress_bar, run_recording
 from protocol.events import OrderEvents
 from tests.market_depth.feeds.dbn_files import adds
-from tests.market_depth.store.recordings import ACME, START_NS, databento_reads
-from tests.market_depth.store.test_recorder import CUSHION_S, SlowDisk
+from tests.market_depth.record.recordings import ACME, START_NS, databento_reads
+from tests.market_depth.record.test_recorder import CUSHION_S, SlowDisk
 
 
 class Batches:

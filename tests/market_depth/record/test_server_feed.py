@@ -10,14 +10,14 @@ from trio.testing import MockClock
 from market_depth.client import follow
 from market_depth.client.connection import Connect
 from market_depth.feeds.base import FeedError, FeedOptionError
-from market_depth.store.server_feed import FIRST_BOOKS_LIMIT_S, LOST_LIMIT_S, ServerFeed, subscriptions
+from market_depth.record.server_feed import FIRST_BOOKS_LIMIT_S, LOST_LIMIT_S, ServerFeed, subscriptions
 from protocol.codecs import encode
 from protocol.events import OrderEvents
 from protocol.instrument import SCALE
 from protocol.messages import Error, HeartBeat, Subscribed
 from tests.market_depth.client.test_connection import FakeSocket, connect_to
 from tests.market_depth.feeds.dbn_files import START_NS
-from tests.market_depth.store.frames import Resting, frame_text
+from tests.market_depth.record.frames import Resting, frame_text
 
 A, B = Resting(1, -1, 10), Resting(2, 1, 20)
 STREAMS = subscriptions(["ACME", "BETA"])

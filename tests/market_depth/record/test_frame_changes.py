@@ -5,12 +5,12 @@ import pytest
 
 from market_depth.book.engine import BookEngine
 from market_depth.book.soundness import CheckedBookEngine
-from market_depth.store.frame_changes import FrameChanges, FrameError, order_number
+from market_depth.record.frame_changes import FrameChanges, FrameError, order_number
 from protocol.events import UNDEF_PRICE, Action, Flag, OrderEvents, Side
 from protocol.messages import MarketData, PriceLevels, RestingOrder, RestingOrders
 from protocol.timestamp import NS_PER_S
 from tests.market_depth.feeds.dbn_files import START_NS
-from tests.market_depth.store.frames import ACME, Resting, frame, frame_of, random_books, rows, shown
+from tests.market_depth.record.frames import ACME, Resting, frame, frame_of, random_books, rows, shown
 
 NOW_NS = START_NS + 60 * NS_PER_S
 
