@@ -16,6 +16,13 @@ const SILENCE_LIMIT_MS = 45_000 // the server says something every 30 s at least
 const ROUND_TRIPS = 5
 const COME_LATER = new Set([429, 500, 503]) // other errors would come again
 
+const NOT_OPENED = 'The server answers, but opens no WebSocket. A page that was opened by a name needs serve --allow-origin.'
+
+/** @param {string} reason as the server gives it */
+function closedText(reason) {
+  return `The connection was closed${reason && `: ${reason}`}.`
+}
+
 /**
  * @typedef {'connecting' | 'live' | 'waiting' | 'locked'} State
  * @typedef {{ price: number, quantity: number, order_count: number, total_quantity: number }} WireLevel
@@ -136,7 +143,7 @@ export class Connection {
       if (socket !== this.#socket) return
       this.#socket = null
       if (wasOpen) this.reconnects += 1
-      this.#wait(reason || (wasOpen ? '' : 'The server answers, but opens no WebSocket. A page that was opened by a name needs serve --allow-origin.'))
+      this.#wait(wasOpen ? closedText(reason) : NOT_OPENED)
     }
   }
 

@@ -13,7 +13,7 @@ import { colours } from './theme.js'
 /** @typedef {import('./book.js').Book} Book */
 /** @typedef {import('./book.js').Side} Side */
 
-const LOWEST_ROW_PX = 15
+const LOWEST_ROW_PX = 14
 const USUAL_ROW_PX = 18
 const HIGHEST_ROW_PX = 20
 const SPREAD_ROW_PX = 28

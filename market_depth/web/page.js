@@ -31,7 +31,6 @@ const typeChoices = /** @type {NodeListOf<HTMLInputElement>} */ (document.queryS
 const note = element('ladder-note', HTMLElement)
 const legend = element('ladder-legend', HTMLElement)
 const connectionState = element('connection-state', HTMLElement)
-const countdown = element('countdown', HTMLElement)
 
 const painter = new Painter()
 const book = new Book()
@@ -180,7 +179,7 @@ function showNote() {
   const { state, reason } = connection
   let text = ''
   if (streamError) text = streamError
-  else if (state === 'waiting') text = reason || 'The server has closed the connection.'
+  else if (state === 'waiting') text = `${reason} ${nextTry()}`
   else if (state === 'live' && instruments.length === 0) text = 'This server has no instruments.'
   else if (state === 'live' && !book.isKnown) text = 'No book yet: the server is warming up, or the feed has not begun.'
   else if (state === 'live' && book.bids.length + book.asks.length === 0) text = 'The book is empty.'
@@ -188,10 +187,12 @@ function showNote() {
   write(note, text)
 }
 
-function tick() {
-  const isWaiting = connection.state === 'waiting'
+function nextTry() {
   const seconds = Math.max(0, Math.ceil((connection.retryAt - performance.now()) / 1000))
-  write(countdown, isWaiting ? `again in ${seconds} s` : '')
+  return `Next try in ${seconds} s.`
+}
+
+function tick() {
   const isStale = connection.state !== 'live' || !(performance.now() - frameAt < STALE_MS)
   document.body.classList.toggle('stale', isStale)
   showNote()
@@ -233,7 +234,7 @@ startKeyboard([
   { keys: [...'123456789'], name: '1 … 9', words: 'a market of the row', act: (key) => choose({ symbol: markets.symbols[Number(key) - 1] ?? chosen.symbol }) },
   { keys: ['o'], name: 'o', words: 'by price, or by order', act: () => choose({ dataType: chosen.dataType === 'MBP' ? 'MBO' : 'MBP' }) },
   { keys: ['+', '='], name: '+', words: 'more levels', act: () => chooseLevels(1) },
-  { keys: ['-'], name: '-', words: 'fewer levels', act: () => chooseLevels(-1) },
+  { keys: ['-'], name: '−', words: 'fewer levels', act: () => chooseLevels(-1) },
   { keys: ['b'], name: 'b', words: 'say the best prices', act: () => top.speak() },
   { keys: ['t'], name: 't', words: 'light, dark, or as the system', act: () => element('theme', HTMLButtonElement).click() },
   { keys: [' '], name: 'space', words: 'replay: play or pause', act: () => replayBar.playOrPause() },
