@@ -14,8 +14,8 @@ from protocol.events import Action, Flag
 if TYPE_CHECKING:
     from market_depth.book.engine import BookEngine
     from market_depth.feeds.base import Feed
-    from market_depth.server.broadcaster import Broadcaster
     from market_depth.record.recorder import Recorder
+    from market_depth.server.broadcaster import Broadcaster
     from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
