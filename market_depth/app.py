@@ -115,6 +115,7 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             gate,
             counts,
             config.handshake_timeout_s,
+            compresses=config.compression,
             echoes=config.conformance_echo,
         )
         started = trio.current_time()

@@ -271,6 +271,10 @@ def serve(
         int,
         setting("--message-burst", "Messages of a connection at once.", group="Limits", metavar="N"),
     ] = 100,
+    compression: Annotated[
+        bool,
+        setting("--compression", "Compress messages for clients that offer it (permessage-deflate)."),
+    ] = False,
     conformance_echo: Annotated[
         bool,
         setting(
@@ -307,6 +311,7 @@ def serve(
                 "max_streams": max_streams,
                 "messages_per_second": messages_per_second,
                 "message_burst": message_burst,
+                "compression": compression,
                 "conformance_echo": conformance_echo,
                 "symbols": None if symbols is None else tuple(name.strip() for name in symbols.split(",")),
                 "seed": seed,

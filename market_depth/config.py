@@ -122,6 +122,7 @@ class ServeConfig(BaseModel):
     heartbeat_interval_s: Annotated[int, Field(ge=1, le=30)] = 30
     """At most what the protocol promises."""
     max_unanswered_pings: Annotated[int, Field(ge=1, le=1000)] = 3
+    compression: bool = False
     conformance_echo: bool = False
 
     symbols: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = None

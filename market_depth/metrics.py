@@ -53,7 +53,7 @@ class ServerCounts:
     frames_sent: int = 0
     """Market data frames written or begun."""
     bytes_sent: int = 0
-    """Bytes of the frames that were written or begun: market data, answers, heartbeats."""
+    """Bytes of the frames that were written or begun: market data, answers, heartbeats; as they are before compression."""
     frames_skipped: int = 0
     """Market data frames left out because a newer one of the same stream was due before they were written."""
     errors: Counter[int] = field(default_factory=Counter)

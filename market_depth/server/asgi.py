@@ -75,6 +75,8 @@ class WebSocketRequest(NamedTuple):
     heard: bytes
     """The request's head, with what matters for a WebSocket alone, and what has come after it."""
     welcome: Welcome
+    extensions: list[bytes]
+    """What the client offers. None, if it has not waited for the answer: some of its frames are here already."""
 
 
 class AsgiServer:
@@ -115,7 +117,8 @@ class AsgiServer:
                     if not connection.is_body_read:
                         raise RequestError(HTTPStatus.BAD_REQUEST, "a WebSocket's handshake has no body")
                     head = _handshake_head(request, connection.headers)
-                    return WebSocketRequest(head + connection.ahead, welcome)
+                    extensions = [] if connection.ahead else _extensions(connection.headers)
+                    return WebSocketRequest(head + connection.ahead, welcome, extensions)
                 if not await self._answer(connection, request, nursery, ends):
                     await linger(stream)
                     break
@@ -373,6 +376,10 @@ def _handshake_head(request: h11.Request, headers: list[tuple[bytes, bytes]]) ->
     lines = [b"%s %s HTTP/%s" % (request.method, request.target, request.http_version)]
     lines += [b"%s: %s" % header for header in headers if header[0] in HANDSHAKE_HEADERS]
     return b"\r\n".join((*lines, b"\r\n"))
+
+
+def _extensions(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    return [value for name, value in headers if name == b"sec-websocket-extensions"]
 
 
 def _asks_for_websocket(headers: list[tuple[bytes, bytes]]) -> bool:

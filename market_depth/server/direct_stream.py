@@ -135,6 +135,14 @@ class DirectStream(trio.abc.HalfCloseableStream):
             if NOTSENT_LOWAT is not None:
                 connection.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
+    def put_on(self, layer: Callable[[Transport], Transport]) -> None:
+        """Let all bytes pass one more layer from now on. Nothing may wait to be written, or to be received again."""
+        assert self._outbox is None, "its started write knows nothing of the layer"
+        assert not self._unread, "it has not passed the layer"
+        self._transport = layer(self._transport)
+        if not self.is_closing:
+            self.write = self._transport.send
+
     # Without waiting: replies and market data
 
     @property

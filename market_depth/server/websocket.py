@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,8 @@ from wsproto.utilities import LocalProtocolError
 
 from market_depth.metrics import Cut, Refusal
 from market_depth.server.conformance import ECHO_PATH, echo
+from market_depth.server.deflate import AGREED, is_offered
+from market_depth.server.deflate_socket import DeflateSocket, SharedDeflater
 from market_depth.server.error_answer import send_error
 from market_depth.server.frames import close_frame, text_frame
 from market_depth.server.linger import linger
@@ -69,10 +72,12 @@ class WebSocketServer:
         counts: ServerCounts,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
         *,
+        compresses: bool = False,
         echoes: bool = False,
     ) -> None:
         """A client may take `handshake_timeout_s` for its handshake, and as long again to show the token.
 
+        With `compresses`, messages are compressed for clients that offer it.
         With `echoes`, an authorised client of ECHO_PATH gets its own messages back instead of market data.
         """
         self._served = served
@@ -83,6 +88,7 @@ class WebSocketServer:
         self._gate = gate
         self._counts = counts
         self._handshake_timeout_s = handshake_timeout_s
+        self._deflater = SharedDeflater() if compresses else None
         self._echoes = echoes
         self._connections: dict[WebSocketConnection, _Client] = {}
         self._too_big = error_frame(MessageTooBig(limits.max_message_bytes))
@@ -95,8 +101,11 @@ class WebSocketServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    async def serve(self, stream: DirectStream, welcome: Welcome) -> None:
-        """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew."""
+    async def serve(self, stream: DirectStream, welcome: Welcome, extensions: Collection[bytes] = ()) -> None:
+        """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew.
+
+        `extensions` are those that it offers.
+        """
         connection: WebSocketConnection | None = None
         lent = _LentStream(stream, self._before_sending)
         try:
@@ -104,7 +113,12 @@ class WebSocketServer:
                 # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
                 reader.cancel_scope.deadline = trio.current_time() + self._handshake_timeout_s
                 lent.on_close = reader.cancel_scope.cancel
-                connection = await self._shake_hands(lent, reader, welcome.subprotocol)
+                request = await wrap_server_stream(
+                    reader, lent, max_message_size=self._limits.max_message_bytes, message_queue_size=1
+                )
+                # Before our answer: it may be answered at once with a compressed message.
+                agreed = self._put_on_extensions(stream, extensions)
+                connection = await request.accept(subprotocol=welcome.subprotocol, extra_headers=agreed)
                 lent.on_close = None
                 reader.cancel_scope.deadline = math.inf
                 if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
@@ -172,16 +186,16 @@ class WebSocketServer:
                 self._reply(client.stream, client.session.shut_down())
                 nursery.start_soon(_close, connection, CloseCode.GOING_AWAY)
 
-    async def _shake_hands(
-        self, stream: _LentStream, nursery: trio.Nursery, subprotocol: str | None
-    ) -> WebSocketConnection:
-        request = await wrap_server_stream(
-            nursery,
-            stream,
-            max_message_size=self._limits.max_message_bytes,
-            message_queue_size=1,
+    def _put_on_extensions(
+        self, stream: DirectStream, offers: Collection[bytes]
+    ) -> list[tuple[bytes, bytes]]:
+        """Compress messages, if that is agreed on. Returns: the header that says so."""
+        if self._deflater is None or not is_offered(offers):
+            return []
+        stream.put_on(
+            partial(DeflateSocket, deflater=self._deflater, max_message_bytes=self._limits.max_message_bytes)
         )
-        return await request.accept(subprotocol=subprotocol)
+        return [(b"Sec-WebSocket-Extensions", AGREED)]
 
     async def _meet(self, connection: WebSocketConnection, client: _Client) -> None:
         """Return when the client has shown the token. Who takes too long is let go."""

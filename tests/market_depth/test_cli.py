@@ -166,6 +166,7 @@ def test_limits_and_access_can_be_set_by_flag_environment_and_file(
         "max_streams": 2,
         "messages_per_second": 0.5,
         "message_burst": 4,
+        "compression": True,
     }
     path = tmp_path / "settings.toml"
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))

@@ -81,6 +81,7 @@ class LocalServer:
         timeouts: Timeouts = USUAL_TIMEOUTS,
         tls: ssl.SSLContext | None = None,
         *,
+        compresses: bool = False,
         echoes: bool = False,
     ) -> None:
         clock = ManualClock(WALL_NS)
@@ -100,6 +101,7 @@ class LocalServer:
             gate,
             self.counts,
             timeouts.head_s,
+            compresses=compresses,
             echoes=echoes,
         )
         self.http = AsgiServer(application, gate, self.counts, clock, timeouts)
@@ -207,6 +209,7 @@ async def local_server(
     gate: Gate | None = None,
     timeouts: Timeouts = USUAL_TIMEOUTS,
     tls: ssl.SSLContext | None = None,
+    compresses: bool = False,
     echoes: bool = False,
 ) -> AsyncIterator[LocalServer]:
     """A server that runs until the end of the block."""
@@ -218,6 +221,7 @@ async def local_server(
         gate,
         timeouts,
         tls,
+        compresses=compresses,
         echoes=echoes,
     )
     [opened] = await open_listeners("127.0.0.1", 0)
