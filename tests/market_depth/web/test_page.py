@@ -203,6 +203,29 @@ def test_a_token_is_asked_for_until_it_is_right_and_kept_for_the_tab(
     assert TOKEN not in page.url
 
 
+@pytest.mark.slow
+def test_its_memory_does_not_grow_with_the_frames_that_come(open_page: OpenPage) -> None:
+    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "10")
+    try:
+        page = open_page(server, "?data_type=MBO")
+        wait_for_book(page)
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        sizes = []
+        for frames in (1_000, 3_000):
+            wait_until(page, lambda frames=frames: frames_sent(server) > frames)
+            session.send("HeapProfiler.collectGarbage")
+            metrics = session.send("Performance.getMetrics")["metrics"]
+            sizes.append(next(one["value"] for one in metrics if one["name"] == "JSHeapUsedSize"))
+    finally:
+        server.stop()
+    assert sizes[1] - sizes[0] < 300_000
+
+
+def frames_sent(server: DepthServer) -> int:
+    return int(ask(server, "/api/status")["sent"]["frames"])
+
+
 # A replay
 
 
