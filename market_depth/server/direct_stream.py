@@ -449,10 +449,10 @@ class _Outbox:
         """Make streams due. Returns: how many were already, so that a frame of theirs is left out."""
         due, skipped = self.due, 0
         for stream_id in stream_ids:
-            # Who is due anew goes to the end, so that no stream is always the last one written.
+            # Who is due already keeps its place: at the end it would be overtaken every round, and never be written to a
+            # client that reads too little for all its streams.
             if stream_id in due:
                 skipped += 1
-                del due[stream_id]
             due[stream_id] = None
         return skipped
 

@@ -10,7 +10,7 @@ from market_depth.metrics import Cut, ServerCounts
 from market_depth.server.direct_stream import MAX_POSTED, MAX_POSTED_BYTES, STALL_LIMIT_S, DirectStream
 from market_depth.server.frames import text_frame
 from market_depth.server.turnstile import Turnstile
-from tests.market_depth.server.socket_pairs import direct_pair, frame_texts
+from tests.market_depth.server.socket_pairs import BUFFER_BYTES, direct_pair, frame_texts
 
 BIG = text_frame(b"x" * 100_000)
 """More than the socket of a pair takes at once."""
@@ -55,9 +55,9 @@ async def test_a_full_socket_gets_the_answers_in_order_then_the_newest_frame_of_
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pair.stream.wait_drained)
             received = b""
-            while not received.endswith(text_frame(b"a2")):
+            while not received.endswith(text_frame(b"b1")):
                 received += await pair.client.receive_some()
-        assert frame_texts(received)[1:] == ["answer 1", "answer 2", "b1", "a2"]
+        assert frame_texts(received)[1:] == ["answer 1", "answer 2", "a2", "b1"]
         assert pair.stream.skipped == 1
         offer(pair.stream, a="a3")
         assert frame_texts(await pair.client.receive_some()) == ["a3"]
@@ -191,6 +191,21 @@ async def test_frames_left_out_and_bytes_begun_are_counted() -> None:
             offer(pair.stream, a=f"a{number}")
         assert pair.stream.skipped == 2
         assert pair.counts == ServerCounts(bytes_sent=len(BIG), frames_skipped=2)
+
+
+async def test_a_client_that_reads_too_little_for_all_its_streams_gets_each_of_them_in_turn() -> None:
+    streams = dict.fromkeys("abcdef", "·" * BUFFER_BYTES)  # a few of these fill the socket
+    async with direct_pair() as pair:
+        received = b""
+        while len(frame_texts(received)) < 20 * len(streams):
+            offer(pair.stream, **{stream_id: f"{stream_id}{text}" for stream_id, text in streams.items()})
+            await wait_all_tasks_blocked()
+            received += pair.read_now()
+            await wait_all_tasks_blocked()
+    assert pair.stream.skipped > len(streams)
+    order = "".join(text[0] for text in frame_texts(received))
+    for after in range(len(streams), len(order) - len(streams)):
+        assert set(order[after : after + len(streams)]) == set(streams), order
 
 
 async def test_the_last_words_of_a_cut_wait_for_nobody() -> None:
