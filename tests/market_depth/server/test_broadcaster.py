@@ -210,6 +210,7 @@ async def test_every_round_somebody_else_is_first() -> None:
     assert sorted(firsts) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("mock_clock")  # no time passes: the round gives way after every chunk
 async def test_others_have_their_turn_in_the_middle_of_a_large_round() -> None:
     written_at_turn: list[int] = []
     _, broadcaster = make()
@@ -266,6 +267,7 @@ async def test_a_round_has_as_much_time_as_the_tasks_between_its_turns(mock_cloc
     assert 4 <= max(chunks) <= 8  # tasks take their turns in any order: two of theirs, one more of ours
 
 
+@pytest.mark.usefixtures("mock_clock")  # no time passes: the round gives way after every chunk
 async def test_many_different_books_are_not_encoded_in_one_go() -> None:
     market, broadcaster = make()
     client = WrittenStream()
