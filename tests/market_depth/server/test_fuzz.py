@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tempfile
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
-from trio_websocket import open_websocket_url
+from trio_websocket import Endpoint, open_websocket_url
 from wsproto.frame_protocol import FrameProtocol
 
 from market_depth.bench.hostile import broken_frame
@@ -285,8 +286,8 @@ async def break_off(addr: str, seed: int) -> None:
         await trio.aclose_forcefully(stream)
 
 
-async def follow(url: str, received: list[MarketData], task_status: trio.TaskStatus[None]) -> None:
-    """A well-behaved client of six streams."""
+async def follow(url: str, received: list[MarketData], task_status: trio.TaskStatus[str]) -> None:
+    """A well-behaved client of six streams. Tells, once it has seen them all, how the server calls it."""
     async with open_websocket_url(url, message_queue_size=100) as connection:
         for symbol in SYMBOLS:
             for data_type in DATA_TYPES:
@@ -297,7 +298,8 @@ async def follow(url: str, received: list[MarketData], task_status: trio.TaskSta
             if isinstance(answer, MarketData):
                 received.append(answer)
                 if len(received) == 6:
-                    task_status.started()
+                    assert isinstance(connection.local, Endpoint)
+                    task_status.started(f"127.0.0.1:{connection.local.port}")
 
 
 def rss_bytes(pid: int) -> int:
@@ -321,10 +323,10 @@ async def test_hostile_clients_get_their_errors_and_disturb_nobody(log: Any) -> 
     try:
         async with trio.open_nursery() as nursery:
 
-            async def start_follower(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            async def start_follower(task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
                 await follow(server.url, received, task_status)
 
-            await nursery.start(start_follower)
+            peer: str = await nursery.start(start_follower)
             turns = trio.CapacityLimiter(AT_ONCE)
 
             async def in_turn(attack: Any, seed: int) -> None:
@@ -356,7 +358,11 @@ async def test_hostile_clients_get_their_errors_and_disturb_nobody(log: Any) -> 
         by_stream.setdefault(frame.stream_id, []).append(frame)
     assert len(by_stream) == 6
     counts = [len(frames) for frames in by_stream.values()]
-    assert max(counts) - min(counts) <= 1
+    # On a busy machine the follower itself may read too slowly; then frames are left out, of one stream more than of another.
+    [skipped] = [
+        int(found[1]) for line in lines if (found := re.search(rf"peer={peer} .*skipped_frames=(\d+)", line))
+    ]
+    assert max(counts) - min(counts) <= 1 + skipped
     for frames in by_stream.values():
         assert all(before.sequence <= after.sequence for before, after in pairwise(frames))
         times = [datetime.fromisoformat(frame.timestamp) for frame in frames]
