@@ -26,9 +26,10 @@ class LogLevel(StrEnum):
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC)
+        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        time = moment.isoformat(timespec="milliseconds")
         part = record.name.removeprefix("market_depth.")
-        line = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z {record.levelname:<7} {part}: {record.getMessage()}"
+        line = f"{time}Z {record.levelname:<7} {part}: {record.getMessage()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -40,6 +41,8 @@ def configure(level: LogLevel) -> None:
     logging.basicConfig(
         level=TRACE if level is LogLevel.TRACE else logging.WARNING, handlers=[handler], force=True
     )
+    # What no line says need not be found out for each: a client that comes and goes has two.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("market_depth").setLevel(level.number)
     # Numba tells every step of its type inference, which nobody asked for.
     logging.getLogger("numba").setLevel(logging.WARNING)
