@@ -23,6 +23,7 @@ from market_depth.config import Address
 from market_depth.feeds.base import FeedError, FeedOptionError
 from market_depth.feeds.replay import ReplayFeed
 from market_depth.live_market import LiveMarket
+from market_depth.live_store import LiveStore
 from market_depth.logging import TRACE
 from market_depth.metrics import ServerCounts
 from market_depth.server.asgi import AsgiServer
@@ -36,6 +37,9 @@ from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.loop_lag import LoopLag
 from market_depth.server.turnstile import Turnstile
 from market_depth.server.websocket import WebSocketServer
+from market_depth.store.base import Retention, StoreError, StoreOptionError
+from market_depth.store.opening import check_url, data_directory
+from market_depth.store.sampling import parse_sampling
 from market_depth.stream.publisher import Publisher
 from market_depth.web.files import page_files
 from protocol.messages import DATA_TYPES
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from market_depth.config import ServeConfig
     from market_depth.feeds.base import Feed
     from market_depth.server.asgi import Application
+    from market_depth.store.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,8 @@ FEED_KEY_VARIABLE = "MARKET_DEPTH_FEED_KEY"
 """The environment has the key that a live gateway wants proof of: a command line can be read by others."""
 
 SHUTDOWN_TIMEOUT_S = 5.0
+
+DAY_S = 86_400
 
 OPEN_TIMEOUT_S = 10.0
 OPEN_CHECK_S = 0.1
@@ -89,12 +96,22 @@ class WrongCallError(StartError):
 async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], None]) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is told the address and the symbols as soon as the port is open.
 
-    Raises: StartError when the port or a feed cannot be had, WrongCallError when there can be no such feed.
+    Raises: StartError when the port, a feed or the store cannot be had, WrongCallError when there can be no such one.
+    The store is opened last, beside the running server, which then ends in order.
     """
     clock = SystemClock()
+    sampling = check_storing(config)
     async with AsyncExitStack() as opened:
         feeds = await open_feeds(config, clock, opened)
         markets = [LiveMarket(feed) for feed in feeds]
+        live_store = LiveStore(
+            config.store,
+            config.data_dir or data_directory(),
+            Retention(config.retain_days * DAY_S, config.retain_bytes),
+            clock,
+        )
+        opened.callback(live_store.close)
+        opened.callback(gc.unfreeze)  # DuckDB tells standard error what it finds uncollected at the end
         served = {symbol: DATA_TYPES for live in markets for symbol in live.market.instruments}
         counts = ServerCounts()
         publisher = Publisher(live.market for live in markets)
@@ -128,7 +145,7 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             from market_depth.server.exposition import Measured
             from market_depth.server.http import make_application
 
-            measured = Measured(counts, websocket, broadcaster, loop_lag)
+            measured = Measured(counts, websocket, broadcaster, loop_lag, live_store)
             made = make_application(
                 markets,
                 replays,
@@ -159,6 +176,8 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
             opened.callback(listening.close)
         if config.record is not None:
             await make_recorders(markets, config.record, clock)
+        serving = trio.CancelScope()
+        storage = Storage(live_store, markets, sampling, clock, serving)
         address = Address(*sockets[0].getsockname()[:2])
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with recordings(markets), trio.open_nursery() as nursery:
@@ -173,14 +192,16 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                     nursery.start_soon(heartbeats.run)
                     nursery.start_soon(loop_lag.run)
                     nursery.start_soon(application.run)
-                    nursery.start_soon(run_markets, markets, broadcaster)
+                    nursery.start_soon(run_markets, markets, broadcaster, storage)
                     nursery.start_soon(hurry_when_open, application, markets)
-                    number = await anext(aiter(signals))
-                    logger.info("shutting down signal=%s", signal.Signals(number).name)
+                    with serving:
+                        number = await anext(aiter(signals))
+                        logger.info("shutting down signal=%s", signal.Signals(number).name)
                     accepting.cancel_scope.cancel()
                 async with trio.open_nursery() as leaving:
                     # Beside the clients, and not after them: both may take all the time there is.
                     leaving.start_soon(close_recorders, markets)
+                    leaving.start_soon(storage.aclose)
                     with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
                         async with trio.open_nursery() as clients:
                             clients.start_soon(websocket.shut_down)
@@ -188,6 +209,74 @@ async def serve(config: ServeConfig, announce: Callable[[Address, list[str]], No
                         await application.shut_down()
                 nursery.cancel_scope.cancel()
     logger.info("stopped")
+    if storage.failure is not None:
+        raise storage.failure
+
+
+def check_storing(config: ServeConfig) -> Sampling:
+    """Which states of the books are stored. Raises: WrongCallError, also where there can be no such store."""
+    try:
+        if config.store is not None:
+            check_url(config.store)
+        return parse_sampling(config.sample)
+    except StoreOptionError as error:
+        raise WrongCallError(f"--store: {error}") from error
+    except ValueError as error:
+        raise WrongCallError(f"--sample: {error}") from error
+
+
+class Storage:
+    """The markets' ways into the store, opened when the books are ready and closed before the server ends."""
+
+    def __init__(
+        self,
+        live_store: LiveStore,
+        markets: list[LiveMarket],
+        sampling: Sampling,
+        clock: Clock,
+        serving: trio.CancelScope,
+    ) -> None:
+        """`serving` is cancelled when the store that was asked for cannot be had."""
+        self.failure: StartError | None = None
+        """Why the server ends."""
+        self._live_store = live_store
+        self._markets = markets
+        self._sampling = sampling
+        self._clock = clock
+        self._serving = serving
+
+    async def run(self) -> None:
+        """Open the store, and write into it until it is closed."""
+        try:
+            await self._live_store.open()
+        except StoreError as error:
+            self.failure = (WrongCallError if isinstance(error, StoreOptionError) else StartError)(str(error))
+            self._serving.cancel()
+            return
+        writer = self._live_store.writer
+        if writer is not None:
+            # Imported late: it loads numba, which the kernels have by now.
+            from market_depth.store.recorder import StoreRecorder
+
+            for live in self._markets:
+                live.storing = StoreRecorder(writer, self._clock, live.feed, self._sampling)
+        self._live_store.is_decided.set()
+        await self._live_store.run()
+
+    async def follow(self, live: LiveMarket, engine: BookEngine, broadcaster: Broadcaster) -> None:
+        """Run a market; a replay begins when the store is there, so that its beginning is not missed."""
+        if live.feed.source == "replay":
+            await self._live_store.is_decided.wait()
+        await live.run(engine, broadcaster)
+
+    async def aclose(self) -> None:
+        """End the sessions and commit what was taken, all in the time that a shutdown has."""
+        deadline = trio.current_time() + SHUTDOWN_TIMEOUT_S
+        with trio.move_on_at(deadline):
+            for live in self._markets:
+                if live.storing is not None:
+                    await live.storing.aclose(live.error)
+        await self._live_store.aclose(max(0, deadline - trio.current_time()))
 
 
 async def make_recorders(markets: list[LiveMarket], directory: Path, clock: Clock) -> None:
@@ -280,15 +369,17 @@ async def open_feeds(config: ServeConfig, clock: Clock, opened: AsyncExitStack) 
     return feeds
 
 
-async def run_markets(markets: list[LiveMarket], broadcaster: Broadcaster) -> None:
-    """Load the book engine beside the running server, then run every market until its feed ends."""
+async def run_markets(markets: list[LiveMarket], broadcaster: Broadcaster, storage: Storage) -> None:
+    """Load the book engine beside the running server, then open the store and run every market until its feed ends."""
     engines = await trio.to_thread.run_sync(make_engines, len(markets), abandon_on_cancel=True)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     async with trio.open_nursery() as nursery:
+        # After the kernels: both at once would delay each other, and the books come first.
+        nursery.start_soon(storage.run)
         for live, engine in zip(markets, engines, strict=True):
-            nursery.start_soon(live.run, engine, broadcaster)
+            nursery.start_soon(storage.follow, live, engine, broadcaster)
 
 
 async def hurry_when_open(application: HostedApplication, markets: list[LiveMarket]) -> None:

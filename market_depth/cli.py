@@ -176,6 +176,49 @@ def serve(
             metavar="DIR",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        setting(
+            "--store",
+            "Where to keep sessions, best bids and offers, snapshots and trades: duckdb:PATH, postgresql://… or none. By "
+            "default a DuckDB file in the data directory; while another server has that open, nothing is kept. A password "
+            "is better in the environment (MARKET_DEPTH_STORE).",
+            group="Store",
+            metavar="URL",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        setting(
+            "--data-dir",
+            "The data directory. By default market-depth in $XDG_DATA_HOME, or in ~/.local/share.",
+            group="Store",
+            metavar="DIR",
+        ),
+    ] = None,
+    sample: Annotated[
+        str,
+        setting(
+            "--sample",
+            "Which states of a book to keep: change (every one), events:N (every Nth) or ms:T (one for every T "
+            "milliseconds of the market's time). Trades are kept all.",
+            group="Store",
+            metavar="HOW",
+        ),
+    ] = "ms:1000",
+    retain_days: Annotated[
+        float,
+        setting("--retain-days", "Keep nothing that is older.", group="Store", metavar="N"),
+    ] = 30,
+    retain_bytes: Annotated[
+        int,
+        setting(
+            "--retain-bytes",
+            "Keep no more than this of values, 8 bytes each; the oldest go first.",
+            group="Store",
+            metavar="N",
+        ),
+    ] = 1_000_000_000,
     token: Annotated[
         str | None,
         setting(
@@ -324,6 +367,11 @@ def serve(
                 "limit": limit,
                 "feed": tuple(feed or ()),
                 "record": record,
+                "store": store,
+                "data_dir": data_dir,
+                "sample": sample,
+                "retain_days": retain_days,
+                "retain_bytes": retain_bytes,
             }
         )
     except ValidationError as error:

@@ -144,6 +144,15 @@ class ServeConfig(BaseModel):
     record: Path | None = None
     """The directory that every feed is recorded into."""
 
+    store: str | None = None
+    """Where rows are kept; by default `duckdb:`, or nowhere if that cannot be had."""
+    data_dir: Path | None = None
+    """By default the one of the user."""
+    sample: str = "ms:1000"
+    retain_days: Annotated[float, Field(gt=0, le=36_500)] = 30
+    retain_bytes: Annotated[int, Field(ge=1_000_000, le=2**60)] = 1_000_000_000
+    """Of stored values: 8 bytes each."""
+
     @model_validator(mode="after")
     def _is_of_a_piece(self) -> Self:
         """What one option asks for, no other contradicts."""

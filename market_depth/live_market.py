@@ -16,19 +16,22 @@ if TYPE_CHECKING:
     from market_depth.feeds.base import Feed
     from market_depth.record.recorder import Recorder
     from market_depth.server.broadcaster import Broadcaster
+    from market_depth.store.recorder import StoreRecorder
     from protocol.events import OrderEvents
 
 logger = logging.getLogger(__name__)
 
 
 class LiveMarket:
-    """A feed, the books it feeds, perhaps its recording, and what went wrong with them."""
+    """A feed, the books it feeds, perhaps its recording and its way into the store, and what went wrong with them."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.market = Market(feed.instruments, feed.market_time)
         self.error: str | None = None
         self.recorder: Recorder | None = None
+        self.storing: StoreRecorder | None = None
+        """May come while the market runs: the store opens beside it."""
 
     def status(self) -> dict[str, Any]:
         """How the feed and its recording are, as health tells it."""
@@ -59,7 +62,7 @@ class LiveMarket:
         try:
             while True:
                 try:
-                    await self._follow(broadcaster)
+                    await self._follow(engine, broadcaster)
                     break
                 except FeedError as error:
                     self.error = str(error)
@@ -75,14 +78,19 @@ class LiveMarket:
                 await feed.aclose()
             if self.recorder is not None:
                 await self.recorder.aclose()
+        if self.storing is not None:
+            await self.storing.aclose(self.error)
 
-    async def _follow(self, broadcaster: Broadcaster) -> None:
+    async def _follow(self, engine: BookEngine, broadcaster: Broadcaster) -> None:
         feed, market = self.feed, self.market
         async for events in feed:
             self.error = None
             if begins_snapshot(events):
                 market.close()
-            market.apply(events)
+            if self.storing is None:
+                market.apply(events)
+            else:
+                await self.storing.apply(engine, events)
             if not (market.is_open or feed.state is FeedState.WAITING or breaks_off_snapshot(events)):
                 market.open()
                 broadcaster.hurry()

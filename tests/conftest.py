@@ -1,6 +1,9 @@
 """What every test may use: golden files, which hold an output that must not change by a byte, and recorded data."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +17,11 @@ settings.register_profile(
     "market-depth", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("market-depth")
+
+# Servers that tests start keep nothing, unless a test names a store; and what is the user's own stays as it is.
+os.environ["MARKET_DEPTH_STORE"] = "none"
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="market-depth-")
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 Golden = Callable[[str, bytes], None]
 """Takes: the name of a file in the folder `golden` beside the test, and the output that the file must hold."""

@@ -15,7 +15,7 @@ ROOMS = [
     {"feeds", "stream", "client", "settings"},
     {"store", "record"},
     {"server", "publish", "rebuild"},
-    {"live_market", "export"},
+    {"live_market", "live_store", "export"},
     {"app", "bench"},
     {"cli"},
     {"__main__"},

@@ -65,8 +65,9 @@ class Started(NamedTuple):
 
 
 def serve_command(*options: str) -> list[str]:
-    """The command that starts our server on a free port of 127.0.0.1."""
-    return [sys.executable, "-m", "market_depth", "serve", "--addr", "127.0.0.1:0", *options]
+    """The command that starts our server on a free port of 127.0.0.1. It stores nothing, if no option says otherwise."""
+    command = [sys.executable, "-m", "market_depth", "serve", "--addr", "127.0.0.1:0", "--store", "none"]
+    return [*command, *options]
 
 
 @contextmanager

@@ -56,9 +56,19 @@ class FeedStatus(BaseModel):
 
 
 class StoreStatus(BaseModel):
-    """How the store is."""
+    """How the store is, and what was written since the start."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     state: str
+    """`none`, `opening`, `up`, `down` (what is to be written waits), `failed` or `closed`."""
+    name: str | None
+    error: str | None
+    rows: dict[str, int]
+    """Committed, by table."""
+    queued_rows: int
+    dropped_rows: int
+    """Not taken, because the queue was full."""
 
 
 class Health(BaseModel):
@@ -135,14 +145,14 @@ class About:
     def health(self) -> FullHealth:
         """How the server is."""
         return FullHealth(
-            ok=all(feed.is_ok for feed in self._feeds),
+            ok=all(feed.is_ok for feed in self._feeds) and self._measured.store.is_ok,
             state="serving" if all(feed.market.is_warm for feed in self._feeds) else "warming",
             version=self._version,
             uptime_s=round(self._uptime_s(), 3),
             clients=self._measured.websocket.client_count,
             streams=self._measured.broadcaster.stream_count,
             feeds=[FeedStatus.model_validate(feed.status()) for feed in self._feeds],
-            store=StoreStatus(state="none"),
+            store=StoreStatus.model_validate(self._measured.store.status()),
         )
 
     def status(self) -> Status:

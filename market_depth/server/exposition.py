@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -22,8 +22,31 @@ if TYPE_CHECKING:
     from market_depth.server.broadcaster import Broadcaster
     from market_depth.server.loop_lag import LoopLag
     from market_depth.server.websocket import WebSocketServer
+    from market_depth.store.base import Store
+    from market_depth.store.writer import StoreCounts
 
 PREFIX = "market_depth_"
+
+TABLES = ("bbo", "snapshots", "trades")
+
+
+class ServedStore(Protocol):
+    """The server's store, if it has one."""
+
+    @property
+    def store(self) -> Store | None:
+        """To read from."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether what is to be stored is stored."""
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What was written."""
+
+    def status(self) -> dict[str, Any]:
+        """What `StoreStatus` says."""
 
 
 class Measured(NamedTuple):
@@ -33,6 +56,7 @@ class Measured(NamedTuple):
     websocket: WebSocketServer
     broadcaster: Broadcaster
     loop_lag: LoopLag
+    store: ServedStore
 
 
 class Exposition:
@@ -87,6 +111,14 @@ class _ServerCollector(Collector):
         yield _of(CounterMetricFamily, "errors", "Error frames.", "code", errors)
         answers = "Answers to HTTP requests."
         yield _of(CounterMetricFamily, "http_requests", answers, "status", counts.http_requests)
+        stored = measured.store.counts
+        rows = dict.fromkeys(TABLES, 0) | stored.rows
+        yield _of(CounterMetricFamily, "store_rows", "Rows committed.", "table", rows)
+        dropped = "Rows left out because the store's queue was full."
+        yield _one(CounterMetricFamily, "store_rows_dropped", dropped, stored.dropped_rows)
+        yield _one(CounterMetricFamily, "store_commits", "Commits.", stored.commits)
+        spent = "Time that commits took."
+        yield _one(CounterMetricFamily, "store_commit_seconds", spent, stored.commit_seconds)
 
 
 def subscriptions(broadcaster: Broadcaster) -> Mapping[DataType, int]:

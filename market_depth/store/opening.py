@@ -14,10 +14,21 @@ if TYPE_CHECKING:
 
 FILE_NAME = "market-depth.duckdb"
 
+POSTGRES = ("postgresql://", "postgres://")
+
 
 def data_directory() -> Path:
     """Where the server keeps what is its own, if nobody says otherwise."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "market-depth"
+
+
+def check_url(url: str) -> None:
+    """Raises: StoreOptionError for what is no URL of a store. Nothing is opened."""
+    scheme, colon, _ = url.partition(":")
+    if not (url == "none" or (scheme == "duckdb" and colon) or url.startswith(POSTGRES)):
+        raise StoreOptionError(
+            f"{scheme!r} is not a store: duckdb: (a file of the data directory), duckdb:PATH, postgresql://… or none is expected"
+        )
 
 
 def make_store(url: str, data_directory: Path) -> Store | None:
@@ -28,21 +39,18 @@ def make_store(url: str, data_directory: Path) -> Store | None:
     Raises: StoreOptionError for what is no such URL, StoreUnavailableError when the database cannot be had now, StoreError
     for one that this version cannot use.
     """
+    check_url(url)
     owner = secrets.randbits(62)
-    scheme, colon, rest = url.partition(":")
     if url == "none":
         return None
-    if scheme == "duckdb" and colon:
-        from market_depth.store.duckdb import DuckDBStore
-
-        return DuckDBStore(Path(rest) if rest else data_directory / FILE_NAME, owner)
-    if url.startswith(("postgresql://", "postgres://")):
+    if url.startswith(POSTGRES):
         from market_depth.store.postgres import PostgresStore
 
         return PostgresStore(url, owner)
-    raise StoreOptionError(
-        f"{scheme!r} is not a store: duckdb: (a file of the data directory), duckdb:PATH, postgresql://… or none is expected"
-    )
+    from market_depth.store.duckdb import DuckDBStore
+
+    _, _, path = url.partition(":")
+    return DuckDBStore(Path(path) if path else data_directory / FILE_NAME, owner)
 
 
 def open_existing(url: str, data_directory: Path) -> Store:

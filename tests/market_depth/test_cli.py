@@ -95,6 +95,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeConfig]:
         (["--token", ""], "--token: a token has 1 to 512 letters, digits and signs of ASCII, and no blanks"),
         (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key go together"),
         (["--tls-key", "key.pem"], "--tls-cert and --tls-key go together"),
+        (["--store", "mysql://a"], "--store: 'mysql' is not a store: duckdb: (a file of the data directory)"),
+        (
+            ["--sample", "events"],
+            "--sample: 'events' is not a sampling: change, events:N or ms:T is expected",
+        ),
+        (["--sample", "ms:0"], "--sample: a sampling takes every 1 to 1000000000, not 0"),
+        (["--retain-days", "0"], "--retain-days: 0.0: input should be greater than 0"),
+        (["--retain-bytes", "1"], "--retain-bytes: "),
         (["--max-connections", "0"], "--max-connections: 0: input should be greater than or equal to 1"),
         (["--messages-per-second", "nan"], "--messages-per-second: "),
         (["--events-per-second", "nan"], "nan events a second are not possible"),
@@ -325,6 +333,7 @@ def test_help_of_serve_has_a_heading_for_each_group(run: Callable[..., Call]) ->
         "Simulation:",
         "Replay:",
         "Live feeds and recording:",
+        "Store:",
         "Access:",
         "Limits:",
     ]

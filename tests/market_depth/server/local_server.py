@@ -6,12 +6,14 @@ import logging
 import socket
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from market_depth.clock import ManualClock
+from market_depth.live_store import LiveStore
 from market_depth.metrics import ServerCounts
 from market_depth.server.asgi import AsgiServer
 from market_depth.server.broadcaster import Broadcaster
@@ -24,6 +26,7 @@ from market_depth.server.listener import Listener, open_listeners
 from market_depth.server.loop_lag import LoopLag
 from market_depth.server.turnstile import Turnstile
 from market_depth.server.websocket import WebSocketServer
+from market_depth.store.base import Retention
 from market_depth.stream.market import Market
 from market_depth.stream.publisher import Publisher
 from protocol.codecs import decode_answer, encode
@@ -113,7 +116,7 @@ class LocalServer:
     @property
     def measured(self) -> Measured:
         """Where its figures are."""
-        return Measured(self.counts, self.websocket, self.broadcaster, LoopLag())
+        return Measured(self.counts, self.websocket, self.broadcaster, LoopLag(), no_store())
 
     async def connect(self) -> trio.SocketStream:
         """A bare TCP connection."""
@@ -234,6 +237,11 @@ async def local_server(
             yield server
         finally:
             nursery.cancel_scope.cancel()
+
+
+def no_store() -> LiveStore:
+    """What a server has that stores nothing."""
+    return LiveStore("none", Path(), Retention(), ManualClock(WALL_NS))
 
 
 def measured() -> Measured:
