@@ -8,6 +8,7 @@ bytes again (`direct_stream`): until then nothing is encoded for it, and it neve
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -127,21 +128,27 @@ class Broadcaster:
         round_ = _Round(trio.current_time())
         self._rounds += 1
         # Somebody has to be first; each round it is somebody else.
-        turns = []
-        for plan in _rotated(list(self._manager.plans), self._rounds):
+        plans = _rotated(list(self._manager.plans), self._rounds)
+        # One list for the clients of all plans: thousands of lists that live through the round would have the garbage collector
+        # look at them each time, and in the end at all clients.
+        clients: list[DirectStream] = []
+        bounds = [0]
+        for plan in plans:
             plan.left.clear()
-            turns.append((plan, _rotated(list(plan.clients), self._rounds)))
-        for plan, clients in turns:
+            clients += _rotated(list(plan.clients), self._rounds)
+            bounds.append(len(clients))
+        for plan, (begin, end) in zip(plans, pairwise(bounds), strict=True):
+            turn = clients[begin:end]
             template = round_.templates.get(plan.shape)
             if template is None:
-                payload, carried, further = await self._due(plan, clients, round_)
+                payload, carried, further = await self._due(plan, turn, round_)
             else:
                 payload, carried, further = template.filled(plan.heads), plan.stream_ids, ()
             if not carried and not further:
                 continue
             size, taken = len(payload), 0
             cost = size // WRITE_BYTES or 1
-            for client in clients:
+            for client in turn:
                 if plan.left and client in plan.left:
                     round_.moved.append(client)
                     continue
