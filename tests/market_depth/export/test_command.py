@@ -27,6 +27,12 @@ from tests.market_depth.store.stores import (
 )
 
 
+@pytest.fixture(autouse=True)
+def usual_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests have a store only where they say so; these say it by the data directory."""
+    monkeypatch.delenv("MARKET_DEPTH_STORE")
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data directory with two sessions."""
