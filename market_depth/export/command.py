@@ -103,9 +103,9 @@ def export(
 
 def chosen(session: str | None, symbol: str | None, start: str | None, end: str | None) -> Selection:
     """What was asked for."""
-    from market_depth.server.replay_control import instant_ns
     from market_depth.store.base import MIN_TS, Selection
     from market_depth.store.rows import MAX_TS
+    from protocol.timestamp import instant_ns
 
     bounds = {"start": MIN_TS, "end": MAX_TS}
     for name, value in (("start", start), ("end", end)):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 import trio
 from fastapi import APIRouter, HTTPException, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from market_depth.feeds.pacing import ConstantRate, FullSpeed, PacingError, RecordedPace, choose_pacing
 from market_depth.feeds.replay import Playing, ReplayState, ReplayStateError
+from market_depth.server.instant import Instant
 from market_depth.server.json_body import described, read_json
-from protocol.timestamp import NS_PER_MS, timestamp_ns, timestamp_text
+from protocol.timestamp import timestamp_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,40 +31,7 @@ PATH = "/api/control/replay"
 CONTROL_TIMEOUT_S = 30.0
 """How long a replay may take to do what it is told; a seek reads the file."""
 
-FIRST_NS = 10**15
-"""An instant given as a number below it is ms since the epoch, from it on ns: the one ends in the year 33658, the other
-begins eleven days after 1970 did."""
-
 MAX_STEPS = 1_000_000
-
-
-def instant_ns(value: object) -> int:
-    """An instant in ns since the epoch, from an RFC 3339 date-time, or from ns or ms since the epoch.
-
-    Raises: ValueError that says what is expected.
-    """
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value if value >= FIRST_NS else value * NS_PER_MS
-    try:
-        return timestamp_ns(str(value))
-    except ValueError:
-        raise ValueError(
-            "an instant is expected: a date-time such as 2025-09-24T20:00:00Z, or ns or ms since the epoch"
-        ) from None
-
-
-Instant = Annotated[
-    int,
-    BeforeValidator(instant_ns),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}],
-            "description": "RFC 3339, or ns or ms since the epoch",
-        }
-    ),
-]
 
 
 class Choice(BaseModel):

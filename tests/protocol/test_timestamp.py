@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.timestamp import is_timestamp, timestamp_ns, timestamp_text, timestamp_texts
+from protocol.timestamp import (
+    NS_PER_S,
+    instant_ns,
+    is_timestamp,
+    timestamp_ns,
+    timestamp_text,
+    timestamp_texts,
+)
 
 TIMES = st.integers(0, 2**64 - 1)
 
@@ -127,3 +134,19 @@ def test_timestamp_ns_takes_back_what_timestamp_text_has_written(ns: int) -> Non
 def test_timestamp_ns_refuses_what_is_no_timestamp(text: str) -> None:
     with pytest.raises(ValueError, match="is no RFC 3339 date-time"):
         timestamp_ns(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "ns"),
+    [
+        ("2025-09-24T20:00:00.000860001Z", 1_758_744_000_000_860_001),
+        ("2025-09-24T22:00:00+02:00", 1_758_744_000 * NS_PER_S),
+        (1_758_744_000_000, 1_758_744_000 * NS_PER_S),
+        ("1758744000000", 1_758_744_000 * NS_PER_S),
+        (1_758_744_000_000_000_001, 1_758_744_000_000_000_001),
+        ("1758744000000000001", 1_758_744_000_000_000_001),
+        (0, 0),
+    ],
+)
+def test_an_instant_is_a_date_time_or_ns_or_ms(value: object, ns: int) -> None:
+    assert instant_ns(value) == ns

@@ -14,7 +14,7 @@ from market_depth.feeds.dbn import DamagedFileError
 from market_depth.feeds.pacing import choose_pacing
 from market_depth.feeds.replay import ReplayFeed
 from market_depth.server.http import make_application
-from market_depth.server.replay_control import PATH, instant_ns
+from market_depth.server.replay_control import PATH
 from market_depth.stream.publisher import Publisher
 from protocol.instrument import SCALE, Instrument
 from tests.market_depth.feeds.dbn_files import START_NS
@@ -199,19 +199,3 @@ async def test_without_a_replay_there_is_nothing_to_control() -> None:
     nothing = (404, {"detail": "this server replays no file"})
     assert await Caller().get() == nothing
     assert await Caller().post("pause") == nothing
-
-
-@pytest.mark.parametrize(
-    ("value", "ns"),
-    [
-        ("2025-09-24T20:00:00.000860001Z", 1_758_744_000_000_860_001),
-        ("2025-09-24T22:00:00+02:00", 1_758_744_000 * S),
-        (1_758_744_000_000, 1_758_744_000 * S),
-        ("1758744000000", 1_758_744_000 * S),
-        (1_758_744_000_000_000_001, 1_758_744_000_000_000_001),
-        ("1758744000000000001", 1_758_744_000_000_000_001),
-        (0, 0),
-    ],
-)
-def test_an_instant_is_a_date_time_or_ns_or_ms(value: object, ns: int) -> None:
-    assert instant_ns(value) == ns
