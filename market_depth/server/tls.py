@@ -97,9 +97,10 @@ class TlsSocket:
     def recv(self, size: int, /) -> bytes:
         """Receive at most so many bytes; none when the client has ended its side.
 
-        Raises: BlockingIOError when nothing has come, ssl.SSLWantWriteError when the socket must take something first, OSError
+        Raises: BlockingIOError when nothing that says something has come yet, though more may be at the socket, ssl.SSLWantWriteError when the socket must take something first, OSError
         when the connection has failed.
         """
+        has_received = False
         while True:
             if not self._flush():
                 raise ssl.SSLWantWriteError
@@ -114,7 +115,11 @@ class TlsSocket:
                 raise
             if not self._flush():
                 raise ssl.SSLWantWriteError
+            if has_received:
+                # A client can send records for ever that say nothing, such as new keys: others must get their turn.
+                raise BlockingIOError
             received = self._socket.recv(RECEIVE_BYTES)
+            has_received = True
             if received:
                 self._incoming.write(received)
             else:

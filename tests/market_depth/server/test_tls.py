@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from trustme import KeyType
 
 from market_depth.server.frames import text_frame
 from market_depth.server.http_connection import USUAL_TIMEOUTS
-from market_depth.server.tls import TlsFileError, make_tls_context
+from market_depth.server.tls import TlsFileError, TlsSocket, make_tls_context
 from protocol.codecs import decode_answer, encode
 from protocol.messages import HeartBeat, MarketData, Subscribe, Subscribed
 from tests.market_depth.server.certificates import HOST, authority, make_tls, write_certificate
@@ -103,6 +104,30 @@ async def test_a_handshake_larger_than_the_socket_takes_is_finished(tmp_path: Pa
     async with direct_pair(make_tls(tmp_path, *names)) as pair:
         pair.stream.post(text_frame(b"first"))
         assert frame_texts(await pair.client.receive_some()) == ["first"]
+
+
+class DrippingSocket(socket.socket):
+    """It has a byte at a time."""
+
+    received = 0
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        self.received += 1
+        return super().recv(min(size, 1), flags)
+
+
+def test_who_sends_what_says_nothing_keeps_nobody_waiting(tls: Tls) -> None:
+    ours, theirs = socket.socketpair()
+    with DrippingSocket(fileno=ours.detach()) as dripping, theirs:
+        hello = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.client.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=tls.host).do_handshake()
+        theirs.sendall(hello.read())
+        server = TlsSocket(dripping, tls.server)
+        for turn in range(1, 20):
+            with pytest.raises(BlockingIOError):
+                server.recv(100)
+            assert dripping.received == turn
 
 
 async def test_an_end_is_told_from_a_connection_that_was_cut_off(tls: Tls) -> None:
