@@ -187,11 +187,13 @@ class HttpConnection:
         if not request.http_version.startswith(b"1."):
             raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         self.headers = list(request.headers)
-        framing = dict(self.headers)
-        is_chunked = b"transfer-encoding" in framing
-        if is_chunked and b"content-length" in framing:
+        fields = dict(self.headers)
+        if not fields.get(b"host", b"").isascii():
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the host is no name")
+        is_chunked = b"transfer-encoding" in fields
+        if is_chunked and b"content-length" in fields:
             raise RequestError(HTTPStatus.BAD_REQUEST, "both content-length and transfer-encoding")
-        if not is_chunked and int(framing.get(b"content-length", b"0")) == 0:
+        if not is_chunked and int(fields.get(b"content-length", b"0")) == 0:
             # So that an application that asks for no body has read it all.
             end = self._next_event()
             assert isinstance(end, h11.EndOfMessage), "no length, no body"
