@@ -133,9 +133,10 @@ class Listener:
             if request is not None:
                 stream.is_framed = True
                 stream.unread(request.heard)
+                heard_bytes = len(request.heard)
                 _, welcome, extensions = request
                 del request  # it would stay as long as the client
-                await self._websocket.serve(stream, welcome, extensions)
+                await self._websocket.serve(stream, heard_bytes, welcome, extensions)
         except* Exception:  # a group: a failure may come together with the server's cancellation
             logger.exception("connection failed peer=%s", stream.peer)
         finally:

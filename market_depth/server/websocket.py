@@ -101,13 +101,15 @@ class WebSocketServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    async def serve(self, stream: DirectStream, welcome: Welcome, extensions: Collection[bytes] = ()) -> None:
+    async def serve(
+        self, stream: DirectStream, heard_bytes: int, welcome: Welcome, extensions: Collection[bytes] = ()
+    ) -> None:
         """Serve a client until it leaves. Its request for a WebSocket, which the gate let pass, is to be read anew.
 
-        `extensions` are those that it offers.
+        `heard_bytes`: how long that is, with what came together with it. `extensions` are those that the client offers.
         """
         connection: WebSocketConnection | None = None
-        lent = _LentStream(stream, self._before_sending)
+        lent = _LentStream(stream, heard_bytes, self._before_sending)
         try:
             async with trio.open_nursery() as reader:
                 # trio-websocket waits for ever when the handshake is half or wrong; in the latter case it closes the stream.
@@ -120,6 +122,7 @@ class WebSocketServer:
                 agreed = self._put_on_extensions(stream, extensions)
                 connection = await request.accept(subprotocol=welcome.subprotocol, extra_headers=agreed)
                 lent.on_close = None
+                lent.is_agreed.set()
                 reader.cancel_scope.deadline = math.inf
                 if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
                     await self._echo(stream, connection)
@@ -281,20 +284,35 @@ class WebSocketServer:
 class _LentStream(trio.abc.Stream):
     """A client's stream as trio-websocket gets it: when it closes it, the client has not heard our last words yet.
 
-    trio-websocket closes without a word when wsproto finds that a client breaks the rules.
+    trio-websocket closes without a word when wsproto finds that a client breaks the rules. It reads on while its request is
+    answered: what then comes has to wait, since it is read as that answer says.
     """
 
-    __slots__ = ("_before_sending", "_stream", "is_closed", "on_close")
+    __slots__ = ("_before_sending", "_heard_bytes", "_stream", "is_agreed", "is_closed", "on_close")
 
-    def __init__(self, stream: DirectStream, before_sending: Callable[[DirectStream, bytes], None]) -> None:
+    def __init__(
+        self,
+        stream: DirectStream,
+        heard_bytes: int,
+        before_sending: Callable[[DirectStream, bytes], None],
+    ) -> None:
         self._stream = stream
+        self._heard_bytes = heard_bytes
         self._before_sending = before_sending
+        self.is_agreed = trio.Event()
+        """Set when the request is answered."""
         self.is_closed = False
         self.on_close: Callable[[], None] | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self.is_closed:
             raise trio.ClosedResourceError
+        if self._heard_bytes:
+            data = await self._stream.receive_some(min(max_bytes or self._heard_bytes, self._heard_bytes))
+            self._heard_bytes -= len(data)
+            return data
+        if not self.is_agreed.is_set():
+            await self.is_agreed.wait()
         return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

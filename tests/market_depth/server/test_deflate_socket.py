@@ -16,14 +16,16 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol
 
 from market_depth.metrics import Cut
-from market_depth.server.deflate import AGREED, deflated_frames
+from market_depth.server.deflate import AGREED, EXTENSION, deflated_frames
 from market_depth.server.deflate_socket import DeflateSocket, SharedDeflater
 from market_depth.server.frames import text_frame
+from market_depth.server.gate import Welcome
 from protocol.codecs import decode_answer
 from protocol.messages import Error, HeartBeat, MarketData, Subscribed
 from protocol.session import Limits
 from tests.market_depth.server.certificates import make_tls
 from tests.market_depth.server.local_server import LocalServer, WrittenMarket, local_server
+from tests.market_depth.server.socket_pairs import direct_pair
 from tests.market_depth.server.test_websocket import HANDSHAKE, PING, text
 
 if TYPE_CHECKING:
@@ -135,6 +137,19 @@ async def test_messages_are_compressed_if_both_want_it_and_only_then_may_they_be
             assert answer == 1002 if not is_agreed else isinstance(answer, HeartBeat)
         await server.wait_for_clients(0)
         assert server.counts.connections_cut[Cut.PROTOCOL] == (not is_agreed)
+
+
+async def test_what_comes_before_our_answer_is_read_after_it() -> None:
+    server = LocalServer(WrittenMarket(), Limits(), 1, compresses=True)
+    async with direct_pair() as pair, trio.open_nursery() as nursery:
+        pair.stream.unread(OFFERING)
+        await pair.client.send_all(packed(PING))
+        nursery.start_soon(
+            server.websocket.serve, pair.stream, len(OFFERING), Welcome(True, None), [EXTENSION]
+        )
+        talk = await begin(pair.client, b"")
+        assert isinstance(await talk.hear(), HeartBeat)
+        nursery.cancel_scope.cancel()
 
 
 async def test_compressed_requests_are_answered_over_tls_too(tmp_path: Path) -> None:
