@@ -252,15 +252,18 @@ prefetch: Callable[[Pointer, int], None] = cast("Any", intrinsic(_prefetch))
 
 
 def _constant_text(text: str) -> Callable[[Pointer, int], int]:
-    """A function (to, at) that writes a text and returns where it ends."""
+    """A function (to, at) that writes a text and returns where it ends.
+
+    It writes as many bytes as make a power of two, because that is one store: what stands behind the text may change.
+    """
+    written = text.encode().ljust(1 << (len(text) - 1).bit_length())
 
     def _write(_typing_context: Any, _chars: Any, _at: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            encoded = text.encode()
-            vector = ir.VectorType(ir.IntType(8), len(encoded))
+            vector = ir.VectorType(ir.IntType(8), len(written))
             target = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), vector.as_pointer())
-            builder.store(ir.Constant(vector, list(encoded)), target).align = 1
-            return builder.add(arguments[1], arguments[1].type(len(encoded)))
+            builder.store(ir.Constant(vector, list(written)), target).align = 1
+            return builder.add(arguments[1], arguments[1].type(len(text)))
 
         return types.int64(CHARS, types.int64), generate
 
@@ -281,7 +284,7 @@ def _copy_of(size: int) -> Callable[[Pointer, int, Pointer, int], None]:
     return cast("Callable[[Pointer, int, Pointer, int], None]", intrinsic(_copy))
 
 
-copy_32, copy_64, copy_128 = _copy_of(32), _copy_of(64), _copy_of(128)
+copy_16, copy_32, copy_64, copy_128 = _copy_of(16), _copy_of(32), _copy_of(64), _copy_of(128)
 """Copy so many bytes: (to, at, from, at). Of a shorter text that is more than it has, in one step."""
 
 
@@ -1308,21 +1311,29 @@ ROW_BYTES = 8 * ROW_WORDS
 MAX_LEVEL_TEXT = 79
 """Of `{"price":"…","size":…,"count":…},` with the longest numbers. A row has room for it and what is copied with it."""
 
-# RecordArrays.state.
+# RecordArrays.state, as 64-bit words …
 DUE = 0  # the book whose event has ended and is not yet told, or -1
 WRITTEN = 1  # bytes of text so far
 EVERY_EVENT = 2  # whether also events that left the best levels as they were are told
-RECORD_STATE_WORDS = 3
+STEM, STEM_LENGTH = 3, 4  # the last time without its last eight digits, and the length of its text
+RECORD_STATE_WORDS = 8
+# … and as bytes.
+STEM_TEXT = 40
 
 # A side's words in RecordArrays.sides.
 SHOWN = 0  # how many of its levels were told last
 BEST_TOUCHED, WORST_TOUCHED = 1, 2  # the range of keys whose levels changed since then
 RECORD_SIDE_WORDS = 4
 
-# A book's words in RecordArrays.books.
+# A book in RecordArrays.books, as 64-bit words …
 HEAD_LENGTH = 0  # of its record's beginning; 0 while that is unknown
 ENDS_ARE_FLAGGED = 1  # whether a record of the book had the flag LAST
-RECORD_BOOK_WORDS = 2
+TAIL_BIDS, TAIL_ASKS = 2, 3  # the numbers of levels that its record's end tells, or NOT_TOLD
+TAIL_LENGTH = 4  # of the text of that end
+RECORD_BOOK_WORDS = 16
+# … and as bytes.
+TAIL_TEXT = 64
+NOT_TOLD = -1
 
 MAX_RECORD_FRAME = 512
 """More than a record has besides its head and its levels: names, two times, three counts, the best bid and offer."""
@@ -1345,7 +1356,9 @@ class Records(NamedTuple):
     """The addresses of `RecordArrays`, and their sizes. Valid while the arrays live."""
 
     state: Pointer
+    state_text: Pointer
     books: Pointer
+    book_texts: Pointer
     heads: Pointer
     sides: Pointer
     rows: Pointer
@@ -1362,6 +1375,8 @@ def record_words(arrays: RecordArrays) -> Int64s:
     return np.array(
         [
             address_of(arrays.state),
+            address_of(arrays.state),
+            address_of(arrays.books),
             address_of(arrays.books),
             address_of(arrays.heads),
             address_of(arrays.sides),
@@ -1387,15 +1402,17 @@ def records_at(address: int) -> Records:
     words = int64s(address)
     return Records(
         int64s(words[0]),
-        int64s(words[1]),
-        chars(words[2]),
-        int64s(words[3]),
-        int64s(words[4]),
-        chars(words[5]),
-        chars(words[6]),
-        words[7],
-        words[8],
+        chars(words[1]),
+        int64s(words[2]),
+        chars(words[3]),
+        chars(words[4]),
+        int64s(words[5]),
+        int64s(words[6]),
+        chars(words[7]),
+        chars(words[8]),
         words[9],
+        words[10],
+        words[11],
     )
 
 
@@ -1579,26 +1596,63 @@ write_record_end = _constant_text("}}\n")
 
 
 @inlined
+def write_time(r: Records, at: int, time: int) -> int:
+    """`write_number` of a time. All digits but the last eight are mostly those of the time before: their text is kept."""
+    stem = widen(unsigned(time) // unsigned(EIGHT_DIGITS))
+    if stem == 0:
+        return write_number(r.text, at, time)
+    if stem != r.state[STEM]:
+        keep_stem(r, stem)
+    copy_16(r.text, at, r.state_text, STEM_TEXT)
+    at += r.state[STEM_LENGTH]
+    store_eight(r.text, at, digits(time - stem * EIGHT_DIGITS) | ZEROS)
+    return at + 8
+
+
+@outlined
+def keep_stem(r: Records, stem: int) -> None:
+    r.state[STEM] = stem
+    r.state[STEM_LENGTH] = write_number(r.state_text, STEM_TEXT, stem) - STEM_TEXT
+
+
+@inlined
+def write_tail(m: Memory, r: Records, at: int, book: int) -> int:
+    """Write a record's end: the numbers of levels, mostly those of the book's record before."""
+    row = book * RECORD_BOOK_WORDS
+    bids, asks = m.sides[2 * book * SIDE_WORDS + COUNT], m.sides[(2 * book + 1) * SIDE_WORDS + COUNT]
+    if r.books[row + TAIL_BIDS] != bids or r.books[row + TAIL_ASKS] != asks:
+        keep_tail(r, row, bids, asks)
+    copy_64(r.text, at, r.book_texts, 8 * row + TAIL_TEXT)
+    return at + r.books[row + TAIL_LENGTH]
+
+
+@outlined
+def keep_tail(r: Records, row: int, bids: int, asks: int) -> None:
+    r.books[row + TAIL_BIDS], r.books[row + TAIL_ASKS] = bids, asks
+    texts, start = r.book_texts, 8 * row + TAIL_TEXT
+    at = write_number(texts, write_bid_levels_name(texts, start), bids)
+    at = write_number(texts, write_ask_levels_name(texts, at), asks)
+    r.books[row + TAIL_LENGTH] = write_record_end(texts, at) - start
+
+
+@inlined
 def write_record(m: Memory, r: Records, book: int) -> None:
     """Write a book's record behind the others."""
     start, text = r.state[WRITTEN], r.text
     for i in range(0, r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH], 32):
         copy_32(text, start + i, r.heads, book * r.head_size + i)
-    time_at = start + r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH]
-    at = write_number(text, time_at, m.books[book * BOOK_WORDS + TS_EVENT])
-    time_length = at - time_at
+    at, time = start + r.books[book * RECORD_BOOK_WORDS + HEAD_LENGTH], m.books[book * BOOK_WORDS + TS_EVENT]
+    at = write_time(r, at, time)
     at = write_time_name(text, at)
-    copy_32(text, at, text, time_at)
-    at = write_bbo_name(text, at + time_length)
+    at = write_time(r, at, time)
+    at = write_bbo_name(text, at)
     at = write_ask_name(text, write_best(r, at, 2 * book))
     at = write_bids_name(text, write_best(r, at, 2 * book + 1))
     at = write_asks_name(text, write_side(r, at, 2 * book))
     at = write_orders_name(text, write_side(r, at, 2 * book + 1))
     bids, asks = 2 * book * SIDE_WORDS, (2 * book + 1) * SIDE_WORDS
     at = write_number(text, at, m.sides[bids + RESTING] + m.sides[asks + RESTING])
-    at = write_number(text, write_bid_levels_name(text, at), m.sides[bids + COUNT])
-    at = write_number(text, write_ask_levels_name(text, at), m.sides[asks + COUNT])
-    r.state[WRITTEN] = write_record_end(text, at)
+    r.state[WRITTEN] = write_tail(m, r, at, book)
 
 
 @inlined

@@ -125,12 +125,19 @@ def empty_arrays(places: int, levels: int) -> RecordArrays:
     state[kernels.DUE] = -1
     return RecordArrays(
         state=state,
-        books=np.zeros((places, kernels.RECORD_BOOK_WORDS), np.int64),
+        books=untold_books(places),
         heads=np.zeros((places, FIRST_HEAD_BYTES), np.uint8),
         sides=untouched_sides(2 * places),
         rows=np.zeros((2 * places, levels, kernels.ROW_WORDS), np.int64),
         text=text_for(FIRST_HEAD_BYTES, levels),
     )
+
+
+def untold_books(count: int) -> Int64s:
+    """So many books, of which nothing was told and nothing is known."""
+    books = np.zeros((count, kernels.RECORD_BOOK_WORDS), np.int64)
+    books[:, kernels.TAIL_BIDS] = books[:, kernels.TAIL_ASKS] = kernels.NOT_TOLD
+    return books
 
 
 def untouched_sides(count: int) -> Int64s:
