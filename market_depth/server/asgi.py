@@ -75,7 +75,7 @@ class WebSocketRequest(NamedTuple):
     """The request's head, with what matters for a WebSocket alone, and what has come after it."""
     welcome: Welcome
     extensions: list[bytes]
-    """What the client offers. None, if it has not waited for the answer: some of its frames are here already."""
+    """What the client offers; empty if it has not waited for the answer, since some of its frames are in `heard`."""
 
 
 class AsgiServer:
