@@ -23,6 +23,7 @@ from market_depth.server.docs_page import docs_page
 from market_depth.server.json_body import first_problem
 from market_depth.server.page import SECURITY_HEADERS, page_router
 from market_depth.server.replay_control import ReplayControl
+from market_depth.server.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +77,7 @@ def make_application(
         About(feeds, measured, uptime_s).router(),
         book_router(feeds, publisher),
         ReplayControl(replays).router(),
+        Stored(feeds, measured.store).router(),
         page_router(),
     ):
         application.include_router(router)
@@ -88,14 +90,17 @@ def make_application(
 
 
 class _HeadAsGet:
-    """Lets routes know GET alone: to HEAD the server gives the same answer, and leaves the body out."""
+    """Lets routes know GET alone: to HEAD the server gives the same answer, and leaves the body out.
+
+    A route whose body is long may look for `is_head` in the scope.
+    """
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "is_head": True}
         await self._app(scope, receive, send)
 
 

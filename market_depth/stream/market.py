@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from market_depth.book.engine import BookEngine
+    from market_depth.book.views import BestBidOffer
     from protocol.events import OrderEvents
     from protocol.instrument import Instrument
     from protocol.messages import DataType
@@ -61,6 +62,16 @@ class Market:
         """How often the symbol's book has changed; equal sequence means equal book."""
         assert self._engine is not None, "nothing is shown before the first events"
         return self._engine.sequence(self.instruments[symbol].instrument_id)
+
+    def best_bid_offer(self, symbol: str) -> tuple[BestBidOffer, int]:
+        """The top of the symbol's book, and when its last event was, in ns since the epoch; 0 before any."""
+        from market_depth.book.views import best_bid_offer
+
+        engine = self._engine
+        assert engine is not None, "nothing is shown before the first events"
+        instrument_id = self.instruments[symbol].instrument_id
+        times = [engine.book(index).ts_event for index in engine.books(instrument_id)]
+        return best_bid_offer(engine, instrument_id), max(times, default=0)
 
     def book_text(self, symbol: str, data_type: DataType, depth: int) -> str:
         """The symbol's book as JSON text, the `data` of a `MarketData` frame."""

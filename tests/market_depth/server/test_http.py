@@ -303,6 +303,13 @@ async def test_the_description_names_every_route_and_tells_no_lie_about_errors()
                 "/api/status",
                 "/api/symbols",
                 "/api/order-book",
+                "/api/latest",
+                "/api/range",
+                "/api/history",
+                "/api/feed",
+                "/api/sessions",
+                "/api/sessions/{session_id}",
+                "/download/json",
                 "/metrics",
                 "/healthz",
             )
