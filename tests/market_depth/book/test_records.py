@@ -145,7 +145,7 @@ def batches_of(seed: int) -> Iterator[OrderEvents]:
         yield narrow_events(rng, int(rng.choice([0, 1, 1, 2, 30, 60])))
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3, 10])
+@pytest.mark.parametrize("levels", [1, 2, 3, 10, 40])
 @pytest.mark.parametrize("seed", range(5))
 def test_records_of_narrow_random_events_are_the_plain_ones(seed: int, levels: int) -> None:
     assert_same_records(batches_of(seed), levels, f"seed {seed}")

@@ -60,15 +60,16 @@ def test_an_event_has_the_top_of_its_book_after_it() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("depth", [1, 2, 10])
+@pytest.mark.parametrize("depth", [1, 2, 10, 40])
 @pytest.mark.parametrize("seed", range(5))
 def test_tops_of_narrow_random_events_are_the_plain_ones(seed: int, depth: int) -> None:
     rng = np.random.default_rng(seed)
     assert_same_tops([narrow_events(rng, int(rng.integers(0, 60))) for _ in range(20)], depth)
 
 
-def test_tops_of_books_that_grow_in_one_batch_are_the_plain_ones() -> None:
-    assert_same_tops([many_events(1, 4_000), wide_events(np.random.default_rng(1), 200)], 10)
+@pytest.mark.parametrize("depth", [10, 20])
+def test_tops_of_books_that_grow_in_one_batch_are_the_plain_ones(depth: int) -> None:
+    assert_same_tops([many_events(1, 4_000), wide_events(np.random.default_rng(1), 200)], depth)
 
 
 def test_tops_may_begin_with_books_that_others_told() -> None:
