@@ -173,7 +173,7 @@ class Gate:
             is_stranger = target.partition(b"?")[0] in self._public_paths
             is_stranger = is_stranger or (is_preflight and bool(request.origins))
         if not is_authorised and not is_stranger:
-            return UNAUTHORISED
+            return UNAUTHORISED._replace(headers=(*UNAUTHORISED.headers, *self._readers(request.origins)))
         if not request.subprotocols:
             return Welcome(is_authorised, None)
         # By name, where that is offered beside the token: the answer need not repeat a secret.
@@ -189,6 +189,13 @@ class Gate:
         return any(compare_digest(token, self._token) for token in request.bearer_tokens) or any(
             compare_digest(name, self._token_subprotocol) for name in request.token_subprotocols
         )
+
+    def _readers(self, origins: list[bytes]) -> tuple[tuple[str, str], ...]:
+        """The header with which browsers let a page of the allow-list read an answer; the application adds it to its own."""
+        for origin in (*origins, b"*") if origins else ():
+            if origin.lower() in self._allowed_origins:
+                return (("access-control-allow-origin", origin.lower().decode()),)
+        return ()
 
     def _is_known(self, host: bytes | None) -> bool:
         # Without the header, which no browser leaves out, it is a program.

@@ -358,6 +358,28 @@ def test_a_browser_that_asks_beforehand_need_not_show_the_token_its_page_must_be
     assert denied.reason is Refusal.UNAUTHORISED
 
 
+@pytest.mark.parametrize(
+    ("allowed", "headers", "reader"),
+    [
+        (
+            "https://depth.example.org",
+            [(b"origin", b"https://depth.example.org")],
+            "https://depth.example.org",
+        ),
+        ("*", [(b"origin", b"https://depth.example.org")], "*"),
+        ("https://depth.example.org", [], None),
+        ("*", [], None),
+    ],
+)
+def test_a_page_of_the_allow_list_may_read_that_it_needs_a_token(
+    allowed: str, headers: list[tuple[bytes, bytes]], reader: str | None
+) -> None:
+    denied = denial(Gate(token=TOKEN, allowed_origins=[allowed]), headers, is_websocket=False)
+    assert denied is not None
+    assert denied.status is HTTPStatus.UNAUTHORIZED
+    assert dict(denied.headers).get("access-control-allow-origin") == reader
+
+
 def test_a_foreign_page_gets_in_with_no_token() -> None:
     denied = denial(Gate(token=TOKEN), [(b"origin", b"http://evil.example"), RIGHT], is_websocket=True)
     assert denied is not None
