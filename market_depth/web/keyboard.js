@@ -27,8 +27,10 @@ export function startKeyboard(shortcuts) {
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return
     const { target } = event
-    if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement) return
-    if (event.key === ' ' && target instanceof HTMLButtonElement) return
+    const isInput = target instanceof HTMLInputElement
+    // A handle and a choice of two, once clicked on, take the arrow keys and no more.
+    if (target instanceof HTMLSelectElement || (isInput && !['range', 'radio'].includes(target.type))) return
+    if (event.key === ' ' && (target instanceof HTMLButtonElement || (isInput && target.type === 'radio'))) return
     const shortcut = all.find(({ keys }) => keys.includes(event.key))
     if (!shortcut) return
     event.preventDefault()

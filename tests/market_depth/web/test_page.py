@@ -377,6 +377,22 @@ def test_keys_do_what_their_page_says(open_page: OpenPage, depth_server: DepthSe
     expect_query(page, depth_server, "?symbol=ETHUSD&data_type=MBO&levels=20")
 
 
+def test_keys_still_work_after_a_click_on_a_choice_or_the_handle(
+    open_page: OpenPage, replay_server: DepthServer
+) -> None:
+    page = open_page(replay_server)
+    pause_at(page, 20)
+    page.get_by_label("By order").click()
+    page.keyboard.press("+")
+    expect_query(page, replay_server, "?symbol=BTCUSD&data_type=MBO&levels=50")
+    page.get_by_label("Position in the file").click()
+    page.keyboard.press("o")
+    expect_query(page, replay_server, "?symbol=BTCUSD&data_type=MBP&levels=50")
+    expect(page.locator("#replay")).to_have_attribute("aria-busy", "false")
+    page.keyboard.press(" ")
+    expect(page.locator("#replay-state")).to_have_text("playing")
+
+
 def test_everything_has_a_name_for_who_cannot_see_it(open_page: OpenPage, replay_server: DepthServer) -> None:
     page = open_page(replay_server)
     wait_for_book(page)
