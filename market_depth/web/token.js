@@ -38,7 +38,7 @@ export class TokenDialog {
   open() {
     this.#words.textContent = token()
       ? 'The one you gave is not valid.'
-      : 'Whoever started the server knows it: it is its option --token.'
+      : 'It is the server’s --token: whoever started it knows it.'
     if (!this.#dialog.open) this.#dialog.showModal()
   }
 }
