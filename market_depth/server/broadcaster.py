@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 """What a client is offered at once, unless a single frame is larger. Whatever else is due to it follows at the pace at which
-it reads, frame by frame."""
+it reads, some frames at a time."""
 
 CHUNK_WRITES = 256
 """After so many writes of one round other tasks get their turn: a millisecond or two. If theirs took longer than that, several

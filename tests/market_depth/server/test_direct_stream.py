@@ -7,7 +7,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.frame_protocol import FrameProtocol
 
 from market_depth.metrics import Cut, ServerCounts
-from market_depth.server.direct_stream import MAX_POSTED, MAX_POSTED_BYTES, STALL_LIMIT_S, DirectStream
+from market_depth.server.direct_stream import (
+    MAX_POSTED,
+    MAX_POSTED_BYTES,
+    NOTSENT_BYTES,
+    STALL_LIMIT_S,
+    DirectStream,
+)
 from market_depth.server.frames import text_frame
 from market_depth.server.turnstile import Turnstile
 from tests.market_depth.server.socket_pairs import BUFFER_BYTES, direct_pair, frame_texts
@@ -206,6 +212,29 @@ async def test_a_client_that_reads_too_little_for_all_its_streams_gets_each_of_t
     order = "".join(text[0] for text in frame_texts(received))
     for after in range(len(streams), len(order) - len(streams)):
         assert set(order[after : after + len(streams)]) == set(streams), order
+
+
+async def test_no_more_frames_are_made_ahead_for_a_full_client_than_one_write_takes() -> None:
+    frame = text_frame(b"x" * (NOTSENT_BYTES // 2))
+    asked_for: list[str] = []
+
+    def newest(_: DirectStream, stream_id: str) -> bytes:
+        asked_for.append(stream_id)
+        return frame
+
+    async with direct_pair() as pair:
+        pair.stream.post(BIG)
+        pair.stream.newest = newest
+        pair.stream.offer(b"", (), "abcdef")
+        received = b""
+        while not asked_for:
+            await wait_all_tasks_blocked()
+            received += await pair.client.receive_some(1000)
+        await wait_all_tasks_blocked()
+        assert asked_for == ["a", "b"]
+        while len(frame_texts(received)) < 7:
+            received += await pair.client.receive_some()
+        assert asked_for == list("abcdef")
 
 
 async def test_the_last_words_of_a_cut_wait_for_nobody() -> None:
