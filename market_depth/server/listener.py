@@ -126,22 +126,22 @@ class Listener:
 
     async def _serve(self, connection: socket.socket, ends: Ends, nursery: trio.Nursery) -> None:
         """Serve one connection. Whatever goes wrong ends with it."""
-        stream = self._make_stream(connection, nursery)
         try:
-            stream.is_framed = False
-            request = await self._http.serve(stream, nursery, ends)
-            if request is not None:
-                stream.is_framed = True
-                stream.unread(request.heard)
-                heard_bytes = len(request.heard)
-                _, welcome, extensions = request
-                del request  # it would stay as long as the client
-                await self._websocket.serve(stream, heard_bytes, welcome, extensions)
+            with contextlib.closing(self._make_stream(connection, nursery)) as stream:
+                stream.is_framed = False
+                request = await self._http.serve(stream, nursery, ends)
+                if request is not None:
+                    stream.is_framed = True
+                    stream.unread(request.heard)
+                    heard_bytes = len(request.heard)
+                    _, welcome, extensions = request
+                    del request  # it would stay as long as the client
+                    await self._websocket.serve(stream, heard_bytes, welcome, extensions)
         except* Exception:  # a group: a failure may come together with the server's cancellation
-            logger.exception("connection failed peer=%s", stream.peer)
+            logger.exception("connection failed peer=%s", ends.peer)
         finally:
             self._gate.leave(ends.client[0])
-            stream.close()
+            connection.close()
 
 
 def _host_and_port(address: tuple[str, int, *tuple[int, ...]]) -> tuple[str, int]:

@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
@@ -106,6 +106,22 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+async def test_a_connection_that_cannot_be_begun_ends_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError("for TLS")
+
+    async with local_server(gate=Gate(max_connections=1)) as server:
+        with monkeypatch.context() as failing:
+            failing.setattr(server.listener, "_make_stream", fail)
+            async with await server.connect() as stream:
+                assert await stream.receive_some() == b""
+        assert (await server.exchange(b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+    [complaint] = complaints(caplog.records)
+    assert complaint.startswith("connection failed peer=127.0.0.1:")
+
+
 async def test_connections_that_come_and_go_leave_the_server_as_it_was(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
