@@ -7,7 +7,7 @@ are exact decimal text, times RFC 3339 with nanoseconds, and what is not there i
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from json import JSONEncoder, loads
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -29,7 +29,7 @@ from market_depth.store.base import (
 )
 from market_depth.store.rows import BBO_ROW, MAX_TS, Found, Series, check_text, stored_times
 from market_depth.store.snapshot_text import snapshot_lines
-from market_depth.store.texts import bbo_texts, time_texts
+from market_depth.store.texts import bbo_texts, objects, time_texts
 from protocol.events import UNDEF_PRICE
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ DEFAULT_HISTORY_ROWS = 2_000
 CHUNK_BYTES = 64 * 1024
 """A download is sent in pieces no smaller than this."""
 
-PART_SNAPSHOTS = 2_000
-"""Read at once for a download: 2 MB of text."""
+PART_SNAPSHOTS = 5_000
+"""Read at once for a download: 6 MB of text. Half as many take longer by a third."""
 
 NDJSON = "application/x-ndjson"
 
-encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encoded_symbol = lru_cache(maxsize=1024)(JSONEncoder(ensure_ascii=False).encode)
 
 Answer = TypeVar("Answer")
 
@@ -122,7 +122,7 @@ class Stored:
                 found = await self._read(lambda store: store.latest(stored_name(symbol)))
                 if not len(found):
                     raise nothing_of(symbol)
-            return BestBidAndOffer.model_validate(bbo_records(found)[0])
+            return BestBidAndOffer.model_validate(loads(bbo_json(found))[0])
 
         @router.get("/api/range", summary="How much best bid and offer is stored")
         async def extent(symbol: str) -> Range:
@@ -150,7 +150,7 @@ class Stored:
                 found = store.bbo(selection, limit)
                 if not len(found) and store.extent(symbol) is None:
                     raise nothing_of(symbol)
-                return encode(bbo_records(found)).encode()
+                return bbo_json(found)
 
             return Response(await self._read(read), media_type="application/json")
 
@@ -250,10 +250,17 @@ def found_now(market: Market, symbol: str) -> Found:
     return Found(row, np.zeros(1, np.int64), {0: Series(market.instruments[symbol])})
 
 
-def bbo_records(found: Found) -> list[dict[str, str | None]]:
-    """Best bids and offers as `BestBidAndOffer` has them."""
+def bbo_json(found: Found) -> bytes:
+    """Best bids and offers as a list of `BestBidAndOffer` in JSON."""
     columns = bbo_texts(found)
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    columns["symbol"] = objects((encoded_symbol(text) for text in columns["symbol"]), len(found))
+    # Texts of numbers and times have nothing to escape: put together, they take a third of an encoder's time.
+    quoted = (
+        values if name == "symbol" else ("null" if text is None else f'"{text}"' for text in values)
+        for name, values in columns.items()
+    )
+    line = "{" + ",".join(f'"{name}":%s' for name in columns) + "}"
+    return f"[{','.join(map(line.__mod__, zip(*quoted, strict=True)))}]".encode()
 
 
 def selected(session_id: str | None, symbol: str | None, start: int | None, end: int | None) -> Selection:

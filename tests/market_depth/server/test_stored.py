@@ -158,12 +158,12 @@ async def test_snapshots_are_an_attachment_of_lines(site: Site, target: str, cou
 
 def test_a_download_comes_in_pieces_of_some_size(store: DuckDBStore) -> None:
     story = Story("long")
-    for part in range(4):
+    for part in range(6):
         store.write([story.batch(snapshots=snapshot_rows(1000 * part, 1000))])
     pieces = list(lines_in_chunks(store, Selection("long")))
     assert len(pieces) > 1
     assert all(len(piece) >= CHUNK_BYTES for piece in pieces[:-1])
-    assert b"".join(pieces).count(b"\n") == 4000
+    assert b"".join(pieces).count(b"\n") == 6000
 
 
 @pytest.mark.parametrize(
