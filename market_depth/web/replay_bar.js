@@ -96,9 +96,15 @@ export class ReplayBar {
 
   /** @param {1 | -1} direction */
   changeSpeed(direction) {
-    const index = this.#speed.selectedIndex + direction
-    if (index < 0 || index >= this.#speed.options.length) return
-    this.#speed.selectedIndex = index
+    if (!this.#status) return
+    if (this.#status.rate !== null) {
+      this.#tell('speed', { rate: this.#status.rate * (direction > 0 ? 2 : 0.5) })
+      return
+    }
+    const speeds = [...this.#speed.options].filter((option) => !option.value.startsWith('rate '))
+    const next = speeds[speeds.indexOf(this.#speed.selectedOptions[0]) + direction]
+    if (!next) return
+    this.#speed.value = next.value
     this.#tell('speed', this.#pace())
   }
 
@@ -200,7 +206,10 @@ export class ReplayBar {
   #writeSpeed({ speed, rate }) {
     const value = rate === null ? String(speed) : `rate ${rate}`
     if (![...this.#speed.options].some((option) => option.value === value)) {
-      this.#speed.append(new Option(rate === null ? `${speed}×` : `${short(rate)} records/s`, value))
+      const option = new Option(rate === null ? `${speed}×` : `${short(rate)} records/s`, value)
+      // Among the speeds, so that the next one is the next faster; rates stand at the end.
+      const faster = [...this.#speed.options].find((other) => other.value === 'max' || Number(other.value) > Number(speed))
+      this.#speed.insertBefore(option, rate === null ? (faster ?? null) : null)
     }
     this.#speed.value = value
   }

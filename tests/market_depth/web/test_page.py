@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser import TIMEOUT_MS
 from tests.depth_server import DepthServer
-from tests.market_depth.web.conftest import RECORDS, OpenPage
+from tests.market_depth.web.conftest import RECORDS, OpenPage, tell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -256,6 +256,31 @@ def test_a_replay_is_paused_stepped_sped_up_and_played_on(
     expect(page.locator("#replay-state")).to_have_text("playing")
     page.get_by_label("Speed").select_option("0.5×")
     wait_until(page, lambda: status(replay_server)["speed"] == 0.5)
+
+
+@pytest.mark.parametrize(
+    ("pace", "key", "expected"),
+    [
+        ({"speed": 3}, "[", (2, None)),
+        ({"speed": 3}, "]", (5, None)),
+        ({"rate": 40}, "[", (None, 20)),
+        ({"rate": 40}, "]", (None, 80)),
+    ],
+)
+def test_keys_make_any_pace_a_step_faster_or_slower(
+    open_page: OpenPage,
+    replay_server: DepthServer,
+    pace: dict[str, float],
+    key: str,
+    expected: tuple[float | None, float | None],
+) -> None:
+    tell(replay_server, "pause")
+    tell(replay_server, "speed", pace)
+    page = open_page(replay_server)
+    wait_for_book(page)
+    expect(page.locator("#replay-state")).to_have_text("paused")
+    page.keyboard.press(key)
+    wait_until(page, lambda: (status(replay_server)["speed"], status(replay_server)["rate"]) == expected)
 
 
 @pytest.mark.slow
