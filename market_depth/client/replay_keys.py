@@ -25,7 +25,7 @@ SPEED_BELOW_MAX = 1024.0
 SLOWEST, FASTEST = 1 / 1024, 1_000_000.0
 MOST_RECORDS_PER_S = 1_000_000_000.0
 
-HELP = "space pause   ←→ 10 s   ↓↑ 1 min   +− speed   . step   q quit"
+HELP = "q quit   space pause   ←→ 10 s   ↓↑ 1 min   +− speed   . step"
 
 
 class Order(NamedTuple):
