@@ -198,7 +198,7 @@ async def test_keys_control_the_replay_and_its_status_stands_at_the_foot(autojum
         ("resume", {"file": "day.dbn"}),
     ]
     text = written(console)
-    assert "▶ 2026-11-18 11:06:40.0   ×2   12.3 %   space pause" in plain(text)
+    assert "▶ 2026-11-18 11:06:40.0   ×2   12.3 %   q quit   space pause" in plain(text)
     assert "‖ 2026-11-18 11:06:10.0   ×2   12.3 %   day.dbn is DONE: start it first" in plain(text)
 
 
