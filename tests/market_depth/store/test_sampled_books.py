@@ -73,9 +73,9 @@ class Storing:
 
 
 @pytest.mark.parametrize("sampling", ["change", "events:1", "events:7", "ms:1", "ms:40"])
-@pytest.mark.parametrize("batch", [1, 50, 1000])
+@pytest.mark.parametrize("batch", [1, 50, 300])
 def test_rows_show_the_book_at_their_time_however_the_events_are_batched(sampling: str, batch: int) -> None:
-    events = flow(batch, 1000)
+    events = flow(batch, 300)
     storing = Storing(sampling)
     storing.apply(*(events[first : first + batch] for first in range(0, len(events), batch))).finish()
     one_by_one = (
