@@ -48,6 +48,16 @@ During the handshake also UnicodeError: bytes that are not ASCII in a header.
 """
 
 
+MESSAGE_OVERHEAD = 8
+"""A message may take so many times its size to come: byte by byte, each in a frame of seven bytes."""
+
+AHEAD_BYTES = 64 * 1024
+"""So much may be received before the message in it is seen."""
+
+CONTROL_BYTES_PER_S = 1024
+"""What a client may send without ever completing a message: pings and pongs have up to 131 bytes. Empty frames and pings
+cost 30 to 60 µs each and count as no messages."""
+
 BROKEN_RULES = (CloseReason.PROTOCOL_ERROR, CloseReason.INVALID_FRAME_PAYLOAD_DATA)
 """Codes of what trio-websocket finds wrong and says nothing about."""
 
@@ -127,7 +137,7 @@ class WebSocketServer:
                 if self._echoes and welcome.is_authorised and connection.path == ECHO_PATH:
                     await self._echo(stream, connection)
                 else:
-                    await self._converse(stream, connection, welcome.is_authorised)
+                    await self._converse(stream, lent, connection, welcome.is_authorised)
                 reader.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT_S
         except* CLIENT_FAULTS as faults:
             logger.debug("client at fault peer=%s %r", stream.peer, faults.exceptions)
@@ -145,10 +155,12 @@ class WebSocketServer:
                 await linger(stream)
 
     async def _converse(
-        self, stream: DirectStream, connection: WebSocketConnection, is_authorised: bool
+        self, stream: DirectStream, lent: _LentStream, connection: WebSocketConnection, is_authorised: bool
     ) -> None:
         is_token = None if is_authorised else self._gate.is_token
-        client = _Client(stream, Session(self._served, self._limits, trio.current_time(), is_token))
+        session = Session(self._served, self._limits, trio.current_time(), is_token)
+        client = _Client(stream, lent, session)
+        lent.limit(MESSAGE_OVERHEAD * self._limits.max_message_bytes + AHEAD_BYTES)
         self._enter(connection, client)
         try:
             if not is_authorised:
@@ -212,6 +224,7 @@ class WebSocketServer:
     async def _answer_next(self, connection: WebSocketConnection, client: _Client) -> None:
         stream, session = client.stream, client.session
         message = await connection.get_message()
+        client.lent.renew_limit()
         try:
             answer = session.receive(message, trio.current_time(), self._clock.wall_ns())
             self._follow(client, answer)
@@ -288,7 +301,17 @@ class _LentStream(trio.abc.Stream):
     answered: what then comes has to wait, since it is read as that answer says.
     """
 
-    __slots__ = ("_before_sending", "_heard_bytes", "_stream", "is_agreed", "is_closed", "on_close")
+    __slots__ = (
+        "_before_sending",
+        "_heard_bytes",
+        "_left_bytes",
+        "_limit_bytes",
+        "_limited_at",
+        "_stream",
+        "is_agreed",
+        "is_closed",
+        "on_close",
+    )
 
     def __init__(
         self,
@@ -303,6 +326,27 @@ class _LentStream(trio.abc.Stream):
         """Set when the request is answered."""
         self.is_closed = False
         self.on_close: Callable[[], None] | None = None
+        self._limit_bytes = self._left_bytes = math.inf
+        self._limited_at = 0.0
+
+    def limit(self, size: float) -> None:
+        """Cut a client that sends more bytes without completing a message, besides CONTROL_BYTES_PER_S for its pongs."""
+        self._limit_bytes = self._left_bytes = size
+        self._limited_at = trio.current_time()
+
+    def renew_limit(self) -> None:
+        """A message has been completed: the next may be as long."""
+        self._left_bytes = self._limit_bytes
+
+    def _count(self, size: int) -> bool:
+        """Count received bytes. Returns: whether so many were allowed."""
+        self._left_bytes -= size
+        if self._left_bytes < 0:
+            now = trio.current_time()
+            regained = (now - self._limited_at) * CONTROL_BYTES_PER_S
+            self._left_bytes = min(self._limit_bytes, self._left_bytes + regained)
+            self._limited_at = now
+        return self._left_bytes >= 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self.is_closed:
@@ -313,7 +357,13 @@ class _LentStream(trio.abc.Stream):
             return data
         if not self.is_agreed.is_set():
             await self.is_agreed.wait()
-        return await self._stream.receive_some(max_bytes)
+        data = await self._stream.receive_some(max_bytes)
+        if self._count(len(data)) or self._stream.close_code is not None:  # who is let go already
+            return data
+        self._stream.cut(
+            Cut.FLOOD, close_frame(CloseCode.POLICY_VIOLATION, CloseCode.POLICY_VIOLATION.reason)
+        )
+        return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.is_closed:
@@ -334,6 +384,7 @@ class _LentStream(trio.abc.Stream):
 
 class _Client(NamedTuple):
     stream: DirectStream
+    lent: _LentStream
     session: Session
 
 

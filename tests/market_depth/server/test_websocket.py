@@ -1,5 +1,6 @@
 import json
 import logging
+from contextlib import suppress
 
 import pytest
 import trio
@@ -233,6 +234,38 @@ async def test_a_client_that_goes_on_over_the_rate_is_let_go() -> None:
         await server.wait_for_clients(0)
         assert server.counts.errors == {429: 6}
         assert server.counts.connections_cut == {Cut.FLOOD: 1}
+
+
+EMPTY_FRAGMENT = b"\x00\x80" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [b"\x01\x80" + bytes(4) + EMPTY_FRAGMENT * 20_000, ping_frame() * 20_000],
+    ids=["empty fragments", "pings"],
+)
+async def test_who_sends_frames_that_complete_no_message_is_let_go(frames: bytes) -> None:
+    async with local_server(limits=Limits(max_message_bytes=1000)) as server, server.client() as other:
+        async with await shake_hands(server) as stream:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(frames)
+            await server.wait_for_clients(1)
+        assert server.counts.connections_cut == {Cut.FLOOD: 1}
+        await other.send(PING)
+        assert isinstance(await other.receive(), HeartBeat)
+
+
+async def test_who_completes_messages_may_send_frames_in_between() -> None:
+    async with (
+        local_server(limits=Limits(max_message_bytes=1000)) as server,
+        await shake_hands(server) as stream,
+    ):
+        writer = FrameProtocol(client=True, extensions=[])
+        for _ in range(30):
+            await stream.send_all(ping_frame() * 1000 + writer.send_data(PING))
+        await stream.send_all(writer.close(1000))
+        await read_to_the_end(stream)
+        assert server.counts.connections_cut == {}
 
 
 async def test_a_client_that_asks_without_reading_is_not_read_any_more() -> None:
