@@ -271,9 +271,7 @@ def test_reading_in_parts_gives_every_row_once_also_where_times_are_equal(store:
         np.testing.assert_array_equal(np.concatenate([found.rows for found in parts]), whole.rows)
         assert len(whole) == 16
     pieces = list(all_snapshots(store, Selection(), part))
-    np.testing.assert_array_equal(
-        np.concatenate([piece.rows["orders"] for piece in pieces]), [*range(8)] * 2
-    )
+    np.testing.assert_array_equal(np.concatenate([piece.rows["orders"] for piece in pieces]), [*range(8)] * 2)
 
 
 @pytest.mark.parametrize(
