@@ -123,7 +123,7 @@ class BookEngine:
             self.make_room()
 
     def make_room(self) -> None:
-        """Double what a kernel that stopped early found too small, or shrink what a clear left mostly unused."""
+        """Enlarge what a kernel that stopped early found too small, or shrink what a clear left mostly unused."""
         if self.arrays.state[kernels.STOP] & kernels.TOO_LARGE:
             self._use(compacted(self.arrays))
         state = self.arrays.state

@@ -1,6 +1,7 @@
 """The memory of the books: empty, grown, and shrunk to what is in use.
 
-It is measured in three kinds: nodes (orders and levels), books, and the arena of sorted levels. Each doubles when full.
+It is measured in three kinds: nodes (orders and levels), books, and the arena of sorted levels. Each doubles when full;
+nodes, while they are few, become four times as many.
 Only a clear shrinks it: orders that leave one by one are mostly followed by others.
 """
 
@@ -12,6 +13,11 @@ from market_depth.book.kernels import FIRST_NODES, Arrays, Int32s
 FIRST_BOOKS = 1 << 4
 FIRST_ARENA = 1 << 12
 """Room for some thousands of orders, 16 books and the first levels of 32 sides: 300 kB."""
+
+FEW_NODES = 1 << 18
+"""Below so many, 12 MB with their ids, four times as many follow: a book that gathers 206,000 orders is copied half as
+often and comes sooner to arrays so large that the system gives them large pages. An event then takes 1.2 times less.
+"""
 
 
 def empty_arrays() -> Arrays:
@@ -37,10 +43,11 @@ def empty_arrays() -> Arrays:
 
 
 def with_more_nodes(arrays: Arrays) -> Arrays:
-    """The same books with twice the nodes, and with them twice the id table."""
-    nodes = np.zeros((2 * len(arrays.nodes), kernels.NODE_WORDS), np.int64)
+    """The same books with two or four times the nodes, and with them as large an id table."""
+    growth = 4 if len(arrays.nodes) < FEW_NODES else 2
+    nodes = np.zeros((growth * len(arrays.nodes), kernels.NODE_WORDS), np.int64)
     nodes[: len(arrays.nodes)] = arrays.nodes
-    ids = np.zeros(2 * len(arrays.ids), np.int64)
+    ids = np.zeros(growth * len(arrays.ids), np.int64)
     kernels.move_ids(arrays.ids, ids)
     return arrays._replace(nodes=nodes, links=nodes.view(np.int32), ids=ids)
 

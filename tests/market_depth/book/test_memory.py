@@ -5,7 +5,7 @@ import pytest
 
 from market_depth.book.engine import BookEngine
 from market_depth.book.kernels import FIRST_NODES
-from market_depth.book.memory import compacted
+from market_depth.book.memory import FEW_NODES, compacted, empty_arrays, with_more_nodes
 from market_depth.book.records import SnapshotRecords
 from market_depth.book.soundness import CheckedBookEngine, check_arrays
 from protocol.events import Flag, OrderEvents, Side
@@ -22,6 +22,16 @@ def filled(count: int, instrument_id: int = INSTRUMENT) -> OrderEvents:
     events["order_id"] = np.arange(count)
     events["price"] = np.arange(count) // 10
     return events
+
+
+def test_nodes_become_four_times_as_many_while_they_are_few_then_twice() -> None:
+    arrays, sizes = empty_arrays(), []
+    for _ in range(5):
+        sizes.append((len(arrays.nodes), len(arrays.ids)))
+        arrays = with_more_nodes(arrays)
+
+    nodes = [FEW_NODES >> 6, FEW_NODES >> 4, FEW_NODES >> 2, FEW_NODES, 2 * FEW_NODES]
+    assert sizes == [(count, 2 * count) for count in nodes]
 
 
 def test_memory_is_given_back_after_a_clear() -> None:
