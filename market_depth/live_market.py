@@ -52,8 +52,9 @@ class LiveMarket:
 
     @property
     def is_ok(self) -> bool:
-        """Whether nothing went wrong with the feed or its recording."""
-        return self.error is None and (self.recorder is None or self.recorder.error is None)
+        """Whether the feed and its recording are up: nothing went wrong, and the source is not lost."""
+        is_recorded = self.recorder is None or self.recorder.error is None
+        return self.error is None and self.feed.state is not FeedState.STALE and is_recorded
 
     async def run(self, engine: BookEngine, broadcaster: Broadcaster) -> None:
         """Apply the feed's events until it ends. A feed that fails leaves its last books, and the others go on."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import tempfile
 import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import trio
 
@@ -20,8 +22,17 @@ if TYPE_CHECKING:
 
 
 def feed_state(server: DepthServer) -> str:
-    with urllib.request.urlopen(f"http://{server.addr}/api/health", timeout=10) as response:
-        return str(json.load(response)["feeds"][0]["state"])
+    """Its state as health tells it, which is 503 while the source is lost."""
+    try:
+        answer = urllib.request.urlopen(f"http://{server.addr}/api/health", timeout=10)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        health = json.load(answer)
+        assert health["ok"] == (answer.status == HTTPStatus.OK)
+        state = str(health["feeds"][0]["state"])
+        assert health["ok"] == (state != "stale")
+        return state
 
 
 async def test_a_market_stays_served_while_its_gateway_is_away(tmp_path: Path) -> None:
