@@ -24,7 +24,7 @@ can do still fits (`has_room`), and stops there if not: its caller grows the arr
 
 What makes it fast: kernels work on bare addresses (`Memory`), because arrays handed from function to function count
 references, which makes an event ten times as slow, and because a call from Python unpacks no arrays; the level cache;
-and for large books, prefetching. `market-depth bench book` measures it: about 32 ns an event with 206,000 resting
+and for large books, prefetching. `market-depth bench book` measures it: about 28 ns an event with 206,000 resting
 orders, 30 times as fast as dicts and SortedDicts and 5 times as fast as a usual book in C++.
 
 All kernels stand in this one module, though they are several ideas: numba's cache on disk notices an edit here, but not
