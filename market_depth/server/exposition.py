@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from market_depth.metrics import Cut, Refusal
+from market_depth.store.schema import TABLES_IN_TIME
 from protocol.errors import WIRE_ERRORS
 from protocol.messages import DATA_TYPES, DataType
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from market_depth.store.writer import StoreCounts
 
 PREFIX = "market_depth_"
-
-TABLES = ("bbo", "snapshots", "trades")
 
 
 class ServedStore(Protocol):
@@ -112,7 +111,7 @@ class _ServerCollector(Collector):
         answers = "Answers to HTTP requests."
         yield _of(CounterMetricFamily, "http_requests", answers, "status", counts.http_requests)
         stored = measured.store.counts
-        rows = dict.fromkeys(TABLES, 0) | stored.rows
+        rows = dict.fromkeys(TABLES_IN_TIME, 0) | stored.rows
         yield _of(CounterMetricFamily, "store_rows", "Rows committed.", "table", rows)
         dropped = "Rows left out because the store's queue was full."
         yield _one(CounterMetricFamily, "store_rows_dropped", dropped, stored.dropped_rows)
