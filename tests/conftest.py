@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.depth_server import DepthServer
+from tests.depth_server import TOKEN, DepthServer
 
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile(
@@ -70,5 +70,21 @@ def realdata() -> Path:
 def depth_server() -> Iterator[DepthServer]:
     """A server of simulated markets for tests that leave it as it is."""
     server = DepthServer("--symbols", "BTCUSD,ETHUSD,ADAUSD", "--seed", "1", "--interval-ms", "50")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server() -> Iterator[DepthServer]:
+    """A server that the test may stop and start again."""
+    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def locked_server() -> Iterator[DepthServer]:
+    """A server that asks for TOKEN."""
+    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50", "--token", TOKEN)
     yield server
     server.stop()

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from typing import IO
 
+TOKEN = "???>>>~~~."
+"""Its base64 has every sign that a subprotocol may not have."""
+
 
 class DepthServer:
     """A server started by `market-depth serve`; `addr` is HOST:PORT, `url` that of its WebSocket. Both survive a restart."""

@@ -2,34 +2,13 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.browser import unavailable
-from tests.depth_server import DepthServer
-
-TOKEN = "???>>>~~~."
-"""Its base64 has every sign that a subprotocol may not have."""
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-
-@pytest.fixture
-def own_server() -> Iterator[DepthServer]:
-    """A server that the test may stop and start again."""
-    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def locked_server() -> Iterator[DepthServer]:
-    """A server that asks for TOKEN."""
-    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50", "--token", TOKEN)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import open_browser
-from tests.depth_server import DepthServer
-from tests.examples.conftest import EXAMPLES, TOKEN
+from tests.depth_server import TOKEN, DepthServer
+from tests.examples.conftest import EXAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

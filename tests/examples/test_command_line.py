@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.depth_server import DepthServer
-from tests.examples.conftest import EXAMPLES, TOKEN
+from tests.depth_server import TOKEN, DepthServer
+from tests.examples.conftest import EXAMPLES
 
 Example = Callable[..., list[str]]
 

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
 
 from tests.browser import TIMEOUT_MS
-from tests.depth_server import DepthServer
+from tests.depth_server import TOKEN, DepthServer
 from tests.market_depth.web.conftest import RECORDS, OpenPage, tell
 
 if TYPE_CHECKING:
@@ -17,26 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-TOKEN = "???>>>~~~."
-"""Its base64 has every sign that a subprotocol may not have."""
-
 CANVASES = ["ladder-plot", "heatmap-plot", "series-plot", "depth-plot"]
-
-
-@pytest.fixture
-def own_server() -> Iterator[DepthServer]:
-    """A server that the test may stop and start again."""
-    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def locked_server() -> Iterator[DepthServer]:
-    """A server that asks for TOKEN."""
-    server = DepthServer("--symbols", "BTCUSD", "--seed", "1", "--interval-ms", "50", "--token", TOKEN)
-    yield server
-    server.stop()
 
 
 def expect(found: Any) -> Any:
